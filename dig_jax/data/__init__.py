@@ -1,0 +1,1 @@
+"""Certified difference pairs: planned in NumPy, rendered by Blender, read by Grain."""

@@ -1,0 +1,1 @@
+"""Qwen3-VL as pure functions over a dictionary of parameters."""

@@ -1,0 +1,1 @@
+"""Format, F1 and IoU reward after optimal matching of boxes."""
