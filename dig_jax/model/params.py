@@ -1,0 +1,328 @@
+"""Sizes of a Qwen3-VL and the one table that describes every parameter.
+
+Each `Spec` row holds shape, logical axes, initialiser, Hugging Face key and reversible layout.
+Initialisation, sharding, import and export are all derived from the same rows.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Params = dict  # nested dict of arrays with the structure of `model_specs`
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of the text decoder (HF `Qwen3VLTextConfig`)."""
+
+    vocab: int
+    width: int
+    mlp: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float
+    mrope_section: tuple[int, int, int]  # frequencies of the (T, H, W) axes, sum = head_dim / 2
+    norm_eps: float = 1e-6
+    tied: bool = True
+
+    def __post_init__(self):
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"num_key_value_heads={self.kv_heads} does not divide "
+                f"num_attention_heads={self.heads}; query heads share key heads in equal groups"
+            )
+        if sum(self.mrope_section) * 2 != self.head_dim:
+            raise ValueError(
+                f"mrope_section={self.mrope_section} sums to {sum(self.mrope_section)}; "
+                f"it must cover head_dim/2 = {self.head_dim // 2} frequencies"
+            )
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Sizes of the vision tower (HF `Qwen3VLVisionConfig`)."""
+
+    width: int
+    mlp: int
+    depth: int
+    heads: int
+    out: int  # width of the text decoder
+    positions: int  # rows of the learned position table, a square number
+    deepstack: tuple[int, ...]  # block indices whose output feeds the first text layers
+    patch: int = 16
+    temporal: int = 2
+    merge: int = 2
+    channels: int = 3
+    norm_eps: float = 1e-6
+
+    def __post_init__(self):
+        if math.isqrt(self.positions) ** 2 != self.positions:
+            raise ValueError(f"num_position_embeddings={self.positions} is not a square number")
+        if list(self.deepstack) != sorted(set(self.deepstack)):
+            raise ValueError(f"deepstack_visual_indexes={self.deepstack} must ascend")
+        if self.deepstack and self.deepstack[-1] >= self.depth:
+            raise ValueError(
+                f"deepstack_visual_indexes={self.deepstack} names a block beyond depth={self.depth}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def cell(self) -> int:
+        """Pixels of one merged token's side."""
+        return self.patch * self.merge
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole Qwen3-VL: sizes, special ids, and how it is computed. Hashable, so static under jit."""
+
+    text: TextConfig
+    vision: VisionConfig
+    image_token: int
+    video_token: int
+    vision_start: int
+    vision_end: int
+    eos_tokens: tuple[int, ...]
+    pad_token: int
+    compute_dtype: str = "float32"  # matmul inputs; parameters themselves stay float32
+    remat: str = "none"  # none | full: recompute each block in the backward pass
+
+    def __post_init__(self):
+        if len(self.vision.deepstack) > self.text.layers:
+            raise ValueError(
+                f"{len(self.vision.deepstack)} deepstack features need as many text layers; "
+                f"num_hidden_layers={self.text.layers}"
+            )
+        if self.vision.out != self.text.width:
+            raise ValueError(
+                f"vision out_hidden_size={self.vision.out} must equal hidden_size={self.text.width}"
+            )
+
+    def check_image(self, height: int, width: int) -> None:
+        """Raise unless the image is cut into whole merged cells."""
+        cell = self.vision.cell
+        if height % cell or width % cell or not height or not width:
+            raise ValueError(
+                f"image size {width}x{height} is not a multiple of patch*merge = "
+                f"{self.vision.patch}*{self.vision.merge} = {cell}; choose a width and a height "
+                f"that {cell} divides"
+            )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter: our layout, HF's layout, and what lies between.
+
+    layout   "HF dims -> our dims", brackets join dims: "(n h) d -> d n h"
+    sizes    length of every letter in `layout`
+    axes     logical axis of each of our dims, for sharding rules
+    hf       checkpoint key; "{layer}" counts the stack
+    init     "normal" | "zeros" | "ones"
+    stack    0, or the number of layers stacked on a leading "layer" axis
+    """
+
+    hf: str
+    layout: str
+    sizes: dict[str, int] = field(hash=False)
+    logical: tuple[str, ...]
+    init: str = "normal"
+    stack: int = 0
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return ("layer", *self.logical) if self.stack else self.logical
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        ours = self._grouped_shape(1)
+        return (self.stack, *ours) if self.stack else ours
+
+    @property
+    def hf_shape(self) -> tuple[int, ...]:
+        return self._grouped_shape(0)
+
+    @property
+    def keys(self) -> list[str]:
+        """HF keys of this row, in stack order."""
+        return [self.hf.format(layer=i) for i in range(self.stack)] if self.stack else [self.hf]
+
+    def from_hf(self, tensor: np.ndarray) -> np.ndarray:
+        """One HF tensor in our layout (without the stack axis)."""
+        return self._move(tensor, 0, 1)
+
+    def to_hf(self, array: np.ndarray) -> np.ndarray:
+        """The exact inverse of `from_hf`."""
+        return self._move(array, 1, 0)
+
+    def _groups(self, side: int) -> list[list[str]]:
+        found = re.findall(r"\(([^)]*)\)|(\w+)", self.layout.split("->")[side])
+        return [group.split() or [single] for group, single in found]
+
+    def _grouped_shape(self, side: int) -> tuple[int, ...]:
+        return tuple(math.prod(self.sizes[d] for d in group) for group in self._groups(side))
+
+    def _move(self, array: np.ndarray, source: int, target: int) -> np.ndarray:
+        letters = [d for group in self._groups(source) for d in group]
+        goal = [d for group in self._groups(target) for d in group]
+        split = array.reshape([self.sizes[d] for d in letters])
+        order = [letters.index(d) for d in goal]
+        return np.ascontiguousarray(split.transpose(order).reshape(self._grouped_shape(target)))
+
+
+def _text_block(c: TextConfig) -> dict[str, Spec]:
+    hf = "model.language_model.layers.{layer}."
+    s = {"d": c.width, "n": c.heads, "k": c.kv_heads, "h": c.head_dim, "f": c.mlp}
+
+    def row(key, layout, *axes, init="normal"):
+        return Spec(hf + key + ".weight", layout, s, axes, init, stack=c.layers)
+
+    return {
+        "attn_norm": row("input_layernorm", "d -> d", "norm", init="ones"),
+        "wq": row("self_attn.q_proj", "(n h) d -> d n h", "embed", "heads", "head_dim"),
+        "wk": row("self_attn.k_proj", "(k h) d -> d k h", "embed", "kv_heads", "head_dim"),
+        "wv": row("self_attn.v_proj", "(k h) d -> d k h", "embed", "kv_heads", "head_dim"),
+        "wo": row("self_attn.o_proj", "d (n h) -> n h d", "heads", "head_dim", "embed"),
+        "q_norm": row("self_attn.q_norm", "h -> h", "norm", init="ones"),
+        "k_norm": row("self_attn.k_norm", "h -> h", "norm", init="ones"),
+        "mlp_norm": row("post_attention_layernorm", "d -> d", "norm", init="ones"),
+        "w_gate": row("mlp.gate_proj", "f d -> d f", "embed", "mlp"),
+        "w_up": row("mlp.up_proj", "f d -> d f", "embed", "mlp"),
+        "w_down": row("mlp.down_proj", "d f -> f d", "mlp", "embed"),
+    }
+
+
+def _vision_block(c: VisionConfig) -> dict[str, Spec]:
+    hf = "model.visual.blocks.{layer}."
+    s = {"d": c.width, "c": 3, "n": c.heads, "h": c.head_dim, "f": c.mlp}
+
+    def row(key, layout, *axes, init="normal"):
+        return Spec(hf + key, layout, s, axes, init, stack=c.depth)
+
+    return {
+        "norm1": row("norm1.weight", "d -> d", "norm", init="ones"),
+        "norm1_bias": row("norm1.bias", "d -> d", "norm", init="zeros"),
+        "wqkv": row("attn.qkv.weight", "(c n h) d -> d c n h", "embed", "qkv", "heads", "head_dim"),
+        "wqkv_bias": row(
+            "attn.qkv.bias", "(c n h) -> c n h", "qkv", "heads", "head_dim", init="zeros"
+        ),
+        "wo": row("attn.proj.weight", "d (n h) -> n h d", "heads", "head_dim", "embed"),
+        "wo_bias": row("attn.proj.bias", "d -> d", "norm", init="zeros"),
+        "norm2": row("norm2.weight", "d -> d", "norm", init="ones"),
+        "norm2_bias": row("norm2.bias", "d -> d", "norm", init="zeros"),
+        "w_up": row("mlp.linear_fc1.weight", "f d -> d f", "embed", "vision_mlp"),
+        "w_up_bias": row("mlp.linear_fc1.bias", "f -> f", "vision_mlp", init="zeros"),
+        "w_down": row("mlp.linear_fc2.weight", "d f -> f d", "vision_mlp", "embed"),
+        "w_down_bias": row("mlp.linear_fc2.bias", "d -> d", "norm", init="zeros"),
+    }
+
+
+def _merger(c: VisionConfig, hf: str, *, norm_width: int, stack: int = 0) -> dict[str, Spec]:
+    joined = c.width * c.merge**2
+    s = {"n": norm_width, "i": joined, "f": joined, "o": c.out}
+
+    def row(key, layout, *axes, init="normal"):
+        return Spec(hf + key, layout, s, axes, init, stack)
+
+    return {
+        "norm": row("norm.weight", "n -> n", "norm", init="ones"),
+        "norm_bias": row("norm.bias", "n -> n", "norm", init="zeros"),
+        "w_up": row("linear_fc1.weight", "f i -> i f", "embed", "vision_mlp"),
+        "w_up_bias": row("linear_fc1.bias", "f -> f", "vision_mlp", init="zeros"),
+        "w_down": row("linear_fc2.weight", "o f -> f o", "vision_mlp", "embed"),
+        "w_down_bias": row("linear_fc2.bias", "o -> o", "norm", init="zeros"),
+    }
+
+
+def _vision(c: VisionConfig) -> dict:
+    hf = "model.visual."
+    s = {"d": c.width, "c": c.channels, "t": c.temporal, "y": c.patch, "x": c.patch}
+    tree = {
+        "patch": Spec(
+            hf + "patch_embed.proj.weight",
+            "d c t y x -> (c t y x) d",
+            s,
+            ("pixels", "embed"),
+        ),
+        "patch_bias": Spec(hf + "patch_embed.proj.bias", "d -> d", s, ("norm",), "zeros"),
+        "position": Spec(
+            hf + "pos_embed.weight",
+            "p d -> p d",
+            {"p": c.positions, "d": c.width},
+            ("positions", "embed"),
+        ),
+        "blocks": _vision_block(c),
+        "merger": _merger(c, hf + "merger.", norm_width=c.width),
+    }
+    if c.deepstack:
+        tree["deepstack"] = _merger(
+            c,
+            hf + "deepstack_merger_list.{layer}.",
+            norm_width=c.width * c.merge**2,
+            stack=len(c.deepstack),
+        )
+    return tree
+
+
+def model_specs(c: ModelConfig) -> dict:
+    """The table: a nested dict of `Spec` with the structure of the parameters."""
+    s = {"v": c.text.vocab, "d": c.text.width}
+    hf = "model.language_model."
+    tree = {
+        "embed": Spec(hf + "embed_tokens.weight", "v d -> v d", s, ("vocab", "embed")),
+        "blocks": _text_block(c.text),
+        "norm": Spec(hf + "norm.weight", "d -> d", s, ("norm",), "ones"),
+        "vision": _vision(c.vision),
+    }
+    if not c.text.tied:
+        tree["head"] = Spec("lm_head.weight", "v d -> d v", s, ("embed", "vocab"))
+    return tree
+
+
+def is_spec(x) -> bool:
+    return isinstance(x, Spec)
+
+
+def named_specs(specs: dict) -> Iterator[tuple[str, Spec]]:
+    """("blocks/wq", Spec) pairs in a fixed order."""
+    for path, spec in jax.tree_util.tree_leaves_with_path(specs, is_leaf=is_spec):
+        yield "/".join(str(k.key) for k in path), spec
+
+
+def param_shapes(specs: dict) -> Params:
+    """`jax.ShapeDtypeStruct` f32 of every parameter."""
+    return jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32), specs, is_leaf=is_spec
+    )
+
+
+def init_params(specs: dict, *, key: jax.Array, scale: float = 0.02) -> Params:
+    """Fresh float32 parameters: normal(0, scale), zeros or ones as each row says.
+
+    The key of a row is folded from its place in the table, so adding a row at the end
+    leaves the others as they were.
+    """
+    rows = list(named_specs(specs))
+    leaves = []
+    for i, (name, spec) in enumerate(rows):
+        if spec.init == "normal":
+            leaves.append(scale * jax.random.normal(jax.random.fold_in(key, i), spec.shape))
+        elif spec.init in ("ones", "zeros"):
+            leaves.append(getattr(jnp, spec.init)(spec.shape, jnp.float32))
+        else:
+            raise ValueError(f"{name}: unknown init {spec.init!r}; use normal, ones or zeros")
+    return jax.tree.unflatten(jax.tree.structure(specs, is_leaf=is_spec), leaves)
+
+
+def count(specs: dict) -> int:
+    """Number of parameters; a tied head counts once."""
+    return sum(math.prod(spec.shape) for _, spec in named_specs(specs))

@@ -1,0 +1,93 @@
+"""Position arithmetic: interleaved M-RoPE, the vision tower's 2-D rotary, its resampled table.
+
+All in float32, from integer positions and grids that are data; nothing here knows an image size.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def mrope_axes(section: tuple[int, int, int]) -> np.ndarray:
+    """Which position axis (0 T, 1 H, 2 W) drives each frequency; i32[H/2].
+
+    Frequency j takes H if j % 3 == 1 and W if j % 3 == 2, while the axis has frequencies
+    left, else T (HF `apply_interleaved_mrope`).
+    """
+    axes = np.zeros(sum(section), np.int32)
+    for axis in (1, 2):
+        axes[axis : 3 * section[axis] : 3] = axis
+    return axes
+
+
+def mrope_angles(
+    positions: jax.Array, *, head_dim: int, theta: float, section: tuple[int, int, int]
+) -> jax.Array:
+    """Rotary angles of text and image tokens.
+
+    positions  i32[..., 3]       (T, H, W) of each token
+    ->         f32[..., H/2]     radians
+    """
+    frequency = theta ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    chosen = positions[..., mrope_axes(section)].astype(jnp.float32)
+    return chosen * jnp.asarray(frequency, jnp.float32)
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """Rotate half-split pairs by `angles`, in float32, back in x's dtype.
+
+    x        [..., heads, H]
+    angles   f32[..., H/2]   broadcast over heads
+    """
+    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def patch_rows_cols(rows: int, cols: int, merge: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each patch of a canvas, in block-major order; i32[rows*cols] twice.
+
+    2x2 blocks run in raster order, and within a block its patches do: the order in which
+    HF's image processor writes `pixel_values`.
+    """
+    grid = np.arange(rows * cols).reshape(rows // merge, merge, cols // merge, merge)
+    order = grid.transpose(0, 2, 1, 3).reshape(-1)
+    return (order // cols).astype(np.int32), (order % cols).astype(np.int32)
+
+
+def vision_angles(rows: np.ndarray, cols: np.ndarray, head_dim: int) -> jax.Array:
+    """2-D rotary angles of patches: a quarter of the head from rows, a quarter from columns.
+
+    rows, cols  i32[U]
+    ->          f32[U, head_dim/2]   radians
+    """
+    frequency = 10000.0 ** (-np.arange(0, head_dim // 2, 2, dtype=np.float32) / (head_dim // 2))
+    both = np.stack([rows, cols], -1)[:, :, None].astype(np.float32) * frequency.astype(np.float32)
+    return jnp.asarray(both.reshape(len(rows), head_dim // 2))
+
+
+def table_taps(
+    rows: np.ndarray, cols: np.ndarray, grids: jax.Array, side: int
+) -> tuple[jax.Array, jax.Array]:
+    """Bilinear taps into the square position table, corners aligned.
+
+    rows, cols  i32[U]         place of each patch in its image
+    grids       i32[..., 2]    (rows, cols) of each image's own patch grid
+    side        rows of the table
+    ->          index i32[..., U, 4], weight f32[..., U, 4]
+
+    Patches outside an image's grid (canvas padding) are clamped; they are never read.
+    """
+
+    def axis(place, length):
+        step = (side - 1) / jnp.maximum(length - 1, 1).astype(jnp.float32)
+        at = jnp.minimum(place * step[..., None], side - 1.0)
+        low = jnp.floor(at).astype(jnp.int32)
+        return low, jnp.minimum(low + 1, side - 1), at - low
+
+    y0, y1, fy = axis(jnp.asarray(rows, jnp.float32), grids[..., 0])
+    x0, x1, fx = axis(jnp.asarray(cols, jnp.float32), grids[..., 1])
+    index = jnp.stack([y0 * side + x0, y0 * side + x1, y1 * side + x0, y1 * side + x1], -1)
+    weight = jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
+    return index, weight

@@ -1,0 +1,147 @@
+"""The vision tower: patches -> merged tokens for the text decoder, and deepstack features.
+
+HF `Qwen3VLVisionModel`. Every image lies on a canvas of one static size; its own grid is data.
+Attention knows patches only by (row, column), so canvas order instead of HF's order changes
+nothing, and patches outside an image's grid are masked.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dig_jax.model.params import ModelConfig, Params, VisionConfig
+from dig_jax.model.rope import patch_rows_cols, rotate, table_taps, vision_angles
+
+NEGATIVE = -1e30  # finite: a fully masked row must not become NaN
+
+
+@struct.dataclass
+class VisionTokens:
+    """What the text decoder reads of E images with S canvas cells each.
+
+    tokens     f[E, S, D]
+    deepstack  f[n, E, S, D]   one entry per tapped block, lowest block first
+    """
+
+    tokens: jax.Array
+    deepstack: jax.Array
+
+
+def patchify(images: jax.Array, config: VisionConfig) -> jax.Array:
+    """Cut images into patches, normalised to [-1, 1].
+
+    images  u8[E, Y, X, 3]
+    ->      f32[E, U, 3*2*patch*patch]   block-major patches; channel, time, y, x within one
+    """
+    count, height, width, channels = images.shape
+    p, m = config.patch, config.merge
+    blocks = images.reshape(count, height // (p * m), m, p, width // (p * m), m, p, channels)
+    patches = blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6)
+    patches = patches.reshape(count, -1, channels, 1, p * p)
+    # a still image is a two-frame video of itself
+    patches = jnp.broadcast_to(patches, (*patches.shape[:3], config.temporal, p * p))
+    patches = patches.reshape(*patches.shape[:2], -1)
+    # HF's order of operations: times 1/255, then (x - 0.5) / 0.5, all in float32
+    return (patches.astype(jnp.float32) * jnp.float32(1 / 255) - 0.5) / 0.5
+
+
+def layer_norm(x: jax.Array, weight: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+    """LayerNorm with float32 statistics, back in x's dtype."""
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    scaled = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+    return (scaled * weight + bias).astype(x.dtype)
+
+
+def gelu_exact(x: jax.Array) -> jax.Array:
+    """The erf form: HF's mergers use `nn.GELU()`, the blocks the tanh form."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def position_embedding(
+    table: jax.Array, rows, cols, grids: jax.Array
+) -> jax.Array:
+    """The learned square table resampled onto each image's grid; f32[E, U, Dv]."""
+    side = round(table.shape[0] ** 0.5)
+    index, weight = table_taps(rows, cols, grids, side)
+    # a one-hot product would need U*side^2 numbers; the gather's gradient is a small scatter
+    return jnp.einsum("eutd,eut->eud", table[index], weight)
+
+
+def _linear(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    return x @ weight.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, inside: jax.Array) -> jax.Array:
+    """Full attention within each image.
+
+    q, k, v  f[E, U, N, H];  inside  bool[E, U]   false: canvas padding, not attended to
+    """
+    logits = jnp.einsum("eunh,evnh->enuv", q, k, preferred_element_type=jnp.float32)
+    logits = logits * q.shape[-1] ** -0.5 + jnp.where(inside, 0.0, NEGATIVE)[:, None, None, :]
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("enuv,evnh->eunh", weights, v)
+
+
+def block(p: Params, x: jax.Array, angles: jax.Array, inside: jax.Array, eps: float) -> jax.Array:
+    """One ViT block; x f[E, U, Dv]."""
+    h = layer_norm(x, p["norm1"], p["norm1_bias"], eps)
+    qkv = jnp.einsum("eud,dcnh->ceunh", h, p["wqkv"].astype(h.dtype))
+    q, k, v = qkv + p["wqkv_bias"].astype(h.dtype)[:, None, None]
+    mixed = attend(rotate(q, angles), rotate(k, angles), v, inside)
+    x = x + jnp.einsum("eunh,nhd->eud", mixed, p["wo"].astype(x.dtype))
+    x = x + p["wo_bias"].astype(x.dtype)
+    h = layer_norm(x, p["norm2"], p["norm2_bias"], eps)
+    h = jax.nn.gelu(_linear(h, p["w_up"], p["w_up_bias"]), approximate=True)
+    return x + _linear(h, p["w_down"], p["w_down_bias"])
+
+
+def merge(p: Params, x: jax.Array, config: VisionConfig, *, norm_first: bool) -> jax.Array:
+    """Join each 2x2 block of patches into one token; f[E, U, Dv] -> f[E, U/4, D].
+
+    The final merger normalises patches before joining them, the deepstack mergers after.
+    """
+    joined = (x.shape[0], x.shape[1] // config.merge**2, config.width * config.merge**2)
+    if norm_first:
+        x = layer_norm(x, p["norm"], p["norm_bias"], config.norm_eps).reshape(joined)
+    else:
+        x = layer_norm(x.reshape(joined), p["norm"], p["norm_bias"], config.norm_eps)
+    x = gelu_exact(_linear(x, p["w_up"], p["w_up_bias"]))
+    return _linear(x, p["w_down"], p["w_down_bias"])
+
+
+def encode_images(
+    params: Params, config: ModelConfig, images: jax.Array, grids: jax.Array
+) -> VisionTokens:
+    """Tokens and deepstack features of a batch of images on one canvas size.
+
+    params  the "vision" subtree
+    images  u8[E, Y, X, 3]   each image in the top left corner of its canvas
+    grids   i32[E, 2]        rows and columns of each image's own patches
+    """
+    c = config.vision
+    height, width = images.shape[1:3]
+    config.check_image(height, width)
+    rows, cols = patch_rows_cols(height // c.patch, width // c.patch, c.merge)
+    inside = (rows < grids[:, :1]) & (cols < grids[:, 1:])
+    angles = vision_angles(rows, cols, c.head_dim)
+    dtype = jnp.dtype(config.compute_dtype)
+
+    x = _linear(patchify(images, c).astype(dtype), params["patch"], params["patch_bias"])
+    x = x + position_embedding(params["position"], rows, cols, grids).astype(dtype)
+
+    def step(x, p):
+        return block(p, x, angles, inside, c.norm_eps), None
+
+    if config.remat == "full":
+        step = jax.checkpoint(step)
+    taps, start = [], 0
+    for n, tap in enumerate(c.deepstack):  # scan from tap to tap: the features leave in between
+        x, _ = jax.lax.scan(step, x, jax.tree.map(lambda a: a[start : tap + 1], params["blocks"]))
+        merger = jax.tree.map(lambda a: a[n], params["deepstack"])
+        taps.append(merge(merger, x, c, norm_first=False))
+        start = tap + 1
+    x, _ = jax.lax.scan(step, x, jax.tree.map(lambda a: a[start:], params["blocks"]))
+    tokens = merge(params["merger"], x, c, norm_first=True)
+    none = jnp.zeros((0, *tokens.shape), dtype)
+    return VisionTokens(tokens=tokens, deepstack=jnp.stack(taps) if taps else none)
