@@ -1,0 +1,132 @@
+"""Sets of boxes, the three frames they live in, and how alike two boxes are.
+
+Frames are suffixes: `boxes_unit` 0..1 of the image's width and height, `boxes_px` half-open
+pixels, `boxes_qwen` the integers 0..1000 that Qwen3-VL reads and writes. Always x0 y0 x1 y1 from
+the top left corner. Everything between parsing and logging is in the unit frame.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+QWEN_SIDE = 1000  # Qwen3-VL's coordinates are thousandths of the image side
+
+
+@struct.dataclass
+class BoxSet:
+    """A padded set of boxes per leading index.
+
+    boxes  f32[..., M, 4]   unit frame; padding rows hold anything, usually 0
+    valid  bool[..., M]     which rows are boxes
+    """
+
+    boxes: jax.Array
+    valid: jax.Array
+
+
+def pairwise_iou(pred: jax.Array, true: jax.Array) -> jax.Array:
+    """Overlap of every predicted box with every true box.
+
+    pred   f32[..., Q, 4]   any frame, the same as true
+    true   f32[..., M, 4]
+    ->     f32[..., Q, M]   in [0, 1]
+
+    A box without area (or with swapped corners) overlaps nothing: 0, never NaN, not even with
+    itself. Padding is not special here: mask afterwards. NumPy in gives NumPy out, so that host
+    code and jitted code share one definition.
+    """
+    shared, union, _ = _areas(pred, true)
+    return _ratio(shared, union)
+
+
+def pairwise_giou(pred: jax.Array, true: jax.Array) -> jax.Array:
+    """IoU less the share of the common hull that neither box covers.
+
+    pred   f32[..., Q, 4]   any frame, the same as true
+    true   f32[..., M, 4]
+    ->     f32[..., Q, M]   in [-1, 1]; where even the hull has no area: -1
+    """
+    shared, union, hull = _areas(pred, true)
+    return _ratio(shared, union) + _ratio(union, hull) - 1.0
+
+
+def pairwise_l1(pred: jax.Array, true: jax.Array) -> jax.Array:
+    """Sum of the four absolute corner differences.
+
+    pred   f32[..., Q, 4]   any frame, the same as true
+    true   f32[..., M, 4]
+    ->     f32[..., Q, M]   in [0, 4] for boxes inside the unit frame
+    """
+    return abs(pred[..., :, None, :] - true[..., None, :, :]).sum(axis=-1)
+
+
+def _areas(pred, true):
+    """Intersection, union and hull area of every pair, each [..., Q, M]."""
+    xp = _namespace(pred, true)
+    a, b = pred[..., :, None, :], true[..., None, :, :]
+    shared = _area(xp, xp.maximum(a[..., :2], b[..., :2]), xp.minimum(a[..., 2:], b[..., 2:]))
+    hull = _area(xp, xp.minimum(a[..., :2], b[..., :2]), xp.maximum(a[..., 2:], b[..., 2:]))
+    union = _area(xp, a[..., :2], a[..., 2:]) + _area(xp, b[..., :2], b[..., 2:]) - shared
+    return shared, union, hull
+
+
+def _area(xp, low, high):
+    # each side is clipped on its own: two negative sides would multiply to a positive area
+    sides = xp.clip(high - low, 0.0, None)
+    return sides[..., 0] * sides[..., 1]
+
+
+def _ratio(part, whole):
+    xp = _namespace(part, whole)
+    some = whole > 0
+    return xp.where(some, part / xp.where(some, whole, 1.0), 0.0)
+
+
+def _namespace(*arrays):
+    return jnp if any(isinstance(x, jax.Array) for x in arrays) else np
+
+
+def unit_from_px(boxes_px: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Half-open pixel boxes [..., 4] of a width x height image -> f32[..., 4] in 0..1."""
+    sides = np.array([width, height, width, height], np.float32)
+    return np.asarray(boxes_px, np.float32) / sides
+
+
+def qwen_from_unit(boxes_unit: np.ndarray) -> np.ndarray:
+    """Unit boxes [..., 4] -> i64[..., 4] in 0..1000: nearest thousandth, clipped to the image."""
+    scaled = np.round(np.asarray(boxes_unit, np.float64) * QWEN_SIDE)
+    return np.clip(scaled, 0, QWEN_SIDE).astype(np.int64)
+
+
+def unit_from_qwen(boxes_qwen: np.ndarray) -> np.ndarray:
+    """Boxes [..., 4] in thousandths -> f32[..., 4] in 0..1."""
+    return (np.asarray(boxes_qwen, np.float64) / QWEN_SIDE).astype(np.float32)
+
+
+def pad_boxes(rows: Sequence[np.ndarray], size: int) -> BoxSet:
+    """Stack ragged box lists into one padded set of NumPy arrays.
+
+    rows   B arrays [n, 4], unit frame, n <= size; an empty one may have any shape
+    size   M, rows kept per set
+    ->     BoxSet of f32[B, M, 4] and bool[B, M]
+
+    Raises where a row has more boxes than size, or other than four numbers per box.
+    """
+    boxes = np.zeros((len(rows), size, 4), np.float32)
+    valid = np.zeros((len(rows), size), bool)
+    for index, row in enumerate(rows):
+        row = np.asarray(row, np.float32)
+        row = row.reshape(0, 4) if row.size == 0 else row
+        if row.ndim != 2 or row.shape[1] != 4:
+            raise ValueError(f"rows[{index}] has shape {row.shape}; a box list is [n, 4]")
+        if len(row) > size:
+            raise ValueError(
+                f"rows[{index}] has {len(row)} boxes, more than size={size}; "
+                f"raise data.max_boxes (true boxes) or reward.max_boxes (predictions)"
+            )
+        boxes[index, : len(row)] = row
+        valid[index, : len(row)] = True
+    return BoxSet(boxes=boxes, valid=valid)
