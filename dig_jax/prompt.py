@@ -1,0 +1,262 @@
+"""From images and a question to token ids, M-RoPE positions and image-token slots, and back.
+
+The only place that knows a tokenizer or the chat template. Everything here is numpy on the
+host; what the model reads is `PromptInputs`, whose image shapes are static and grids data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from dig_jax.config import PromptConfig
+from dig_jax.model.params import ModelConfig
+
+
+@struct.dataclass
+class PromptInputs:
+    """B prompts, right-padded to P tokens, each with at most I images on one canvas.
+
+    tokens         i32[B, P]      image slots hold the image token, padding the pad token
+    slot           i32[B, P]      -1 at text and padding, else index into the row's I*S features
+    positions      i32[B, 3, P]   M-RoPE positions (T, H, W); 0 at padding
+    length         i32[B]         tokens that are not padding
+    next_position  i32[B]         position of the first answer token, on all three axes
+    grids          i32[B, I, 2]   patch rows and columns of each image; 0 0 where there is none
+    """
+
+    tokens: np.ndarray
+    slot: np.ndarray
+    positions: np.ndarray
+    length: np.ndarray
+    next_position: np.ndarray
+    grids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The text side of one checkpoint folder.
+
+    tokenizer    Hugging Face's; its chat template comes from the folder
+    eos_token    ends an answer in training data; the tokenizer's `eos_token`
+    stop_tokens  ids after which an answer is over (`eos_token_id` of generation_config.json)
+    """
+
+    tokenizer: Any
+    eos_token: int
+    stop_tokens: tuple[int, ...]
+
+
+def load_processor(folder: str | Path) -> Processor:
+    """Tokenizer and chat template of a Hugging Face checkpoint folder; never asks the network."""
+    from transformers import AutoTokenizer, GenerationConfig  # seconds to import
+
+    folder = Path(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}; a checkpoint folder needs it beside config.json "
+                f"(scripts/make_tiny_tokenizer.py writes one)"
+            )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.chat_template is None:
+        raise ValueError(f"{folder} has no chat template; add chat_template.jinja")
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"tokenizer_config.json in {folder} names no eos_token; Qwen's is <|im_end|>"
+        )
+    stop = tokenizer.eos_token_id
+    if (folder / "generation_config.json").is_file():
+        stop = GenerationConfig.from_pretrained(folder).eos_token_id or stop
+    stop = tuple(stop) if isinstance(stop, list) else (stop,)
+    return Processor(tokenizer, tokenizer.eos_token_id, stop)
+
+
+def make_prompt(
+    cfg: PromptConfig,
+    processor: Processor,
+    config: ModelConfig,
+    sizes: Sequence[Sequence[tuple[int, int]]],
+    *,
+    questions: Sequence[str] | None = None,
+    canvas: tuple[int, int] | None = None,
+    tokens: int | None = None,
+) -> PromptInputs:
+    """One user turn per row: its images, then the question, then the opened assistant turn.
+
+    sizes      (height, width) in pixels of each image of each row; a row may have none
+    questions  one per row; cfg.question if absent
+    canvas     (Y, X) of the zero-padded image batch; the largest height and width if absent
+    tokens     P; the longest row if absent
+
+    Raises if an image is not cut into whole merged cells or exceeds the canvas, if a question
+    holds an image placeholder of its own, and if a row is longer than `tokens`.
+    """
+    questions = [cfg.question] * len(sizes) if questions is None else questions
+    if len(questions) != len(sizes):
+        raise ValueError(f"{len(questions)} questions for {len(sizes)} rows of images; one each")
+    ids = [
+        _render(cfg, processor, question, len(row))
+        for question, row in zip(questions, sizes, strict=True)
+    ]
+    return prompt_of_ids(config, ids, sizes, canvas=canvas, tokens=tokens)
+
+
+def prompt_of_ids(
+    config: ModelConfig,
+    ids: Sequence[Sequence[int]],
+    sizes: Sequence[Sequence[tuple[int, int]]],
+    *,
+    canvas: tuple[int, int] | None = None,
+    tokens: int | None = None,
+) -> PromptInputs:
+    """`make_prompt` from token ids that hold one image token per image, not yet expanded."""
+    for height, width in (size for row in sizes for size in row):
+        config.check_image(height, width)
+    canvas = _check_canvas(canvas, sizes, config)
+    rows = [_expand(config, n, ids[n], sizes[n], canvas) for n in range(len(sizes))]
+    longest = max(len(ids) for ids, _, _ in rows)
+    tokens = longest if tokens is None else tokens
+    for n, (row, _, _) in enumerate(rows):
+        if len(row) > tokens:
+            raise ValueError(
+                f"prompt of row {n} has {len(row)} tokens, more than {tokens}; shorten the "
+                f"question, shrink the images {list(sizes[n])} or allow more tokens"
+            )
+    return _stack(rows, sizes, tokens, config)
+
+
+def repeat_prompt(prompt: PromptInputs, rows: int) -> PromptInputs:
+    """The same single prompt for `rows` pairs: all pairs of one size share one prompt."""
+    if len(prompt.tokens) != 1:
+        raise ValueError(
+            f"repeat_prompt repeats one row, got {len(prompt.tokens)}; slice one first"
+        )
+    return jax.tree.map(lambda a: np.repeat(a, rows, axis=0), prompt)
+
+
+def decode_answers(processor: Processor, tokens: np.ndarray, lengths: np.ndarray) -> list:
+    """Texts of answers, up to the first stop token and without special tokens.
+
+    tokens   i32[..., T]
+    lengths  i32[...]      answer tokens, a final stop token included
+    ->       nested lists of str, one per answer; `</think>` is kept: Qwen does not call it special
+    """
+    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+    assert tokens.shape[:-1] == lengths.shape, (tokens.shape, lengths.shape)
+    if lengths.ndim:
+        return [decode_answers(processor, t, n) for t, n in zip(tokens, lengths, strict=True)]
+    ids = tokens[: int(lengths)].tolist()
+    over = next((i for i, token in enumerate(ids) if token in processor.stop_tokens), len(ids))
+    return processor.tokenizer.decode(
+        ids[:over], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+def encode_answer(processor: Processor, text: str) -> list[int]:
+    """Token ids of an answer as the model should write it, the end token included."""
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, processor.eos_token]
+
+
+def mrope_positions(is_image: np.ndarray, cells: Sequence[tuple[int, int]]) -> np.ndarray:
+    """M-RoPE positions of one unpadded row (HF `get_rope_index`, images only).
+
+    is_image  bool[P]    true at image tokens
+    cells     merged rows and columns of each image, in order
+    ->        i32[3, P]  (T, H, W)
+
+    Text advances all axes by one per token; an image stands still in time and advances what
+    follows by the longer of its sides.
+    """
+    positions = np.zeros((3, len(is_image)), np.int32)
+    at = start = 0  # next token, its position
+    for rows, cols in cells:
+        first = at + int(np.argmax(is_image[at:]))
+        positions[:, at:first] = start + np.arange(first - at)
+        start += first - at
+        at = first + rows * cols
+        i, j = np.divmod(np.arange(rows * cols), cols)
+        positions[:, first:at] = start + np.stack([np.zeros_like(i), i, j])
+        start += max(rows, cols)
+    positions[:, at:] = start + np.arange(len(is_image) - at)
+    return positions
+
+
+def _check_canvas(canvas, sizes, config: ModelConfig) -> tuple[int, int]:
+    flat = [size for row in sizes for size in row]
+    need = tuple(max((size[axis] for size in flat), default=config.vision.cell) for axis in (0, 1))
+    canvas = need if canvas is None else canvas
+    config.check_image(*canvas)
+    if need[0] > canvas[0] or need[1] > canvas[1]:
+        raise ValueError(
+            f"an image of height {need[0]} or width {need[1]} exceeds the canvas "
+            f"{canvas[1]}x{canvas[0]}; enlarge the canvas"
+        )
+    return canvas
+
+
+def _render(cfg: PromptConfig, processor: Processor, question: str, images: int) -> list[int]:
+    """The chat template's text of one row as ids, one image token per image."""
+    content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+    text = processor.tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=False,
+        add_generation_prompt=True,
+        add_vision_id=cfg.add_vision_id,
+    )
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _expand(config: ModelConfig, n: int, ids, sizes, canvas):
+    """Ids, slots and positions of row n, unpadded, each image token repeated for its cells."""
+    ids = np.asarray(ids, np.int32)
+    places = np.flatnonzero(ids == config.image_token)
+    if len(places) != len(sizes):
+        raise ValueError(
+            f"prompt of row {n} has {len(places)} image placeholders (id {config.image_token}) for "
+            f"{len(sizes)} images; does the question hold one, or are tokenizer and config.json "
+            f"from different checkpoints?"
+        )
+    cell = config.vision.cell
+    cells = [(height // cell, width // cell) for height, width in sizes]
+    counts = np.ones(len(ids), np.int64)
+    counts[places] = [rows * cols for rows, cols in cells]
+    ids = np.repeat(ids, counts)
+    is_image = ids == config.image_token
+    slot = np.full(len(ids), -1, np.int32)
+    slot[is_image] = _slots(cells, (canvas[0] // cell, canvas[1] // cell))
+    return ids, slot, mrope_positions(is_image, cells)
+
+
+def _slots(cells, canvas_cells) -> np.ndarray:
+    """Canvas numbers of the image tokens: cell (i, j) of image n is n*S + i*canvas columns + j."""
+    total, columns = canvas_cells[0] * canvas_cells[1], canvas_cells[1]
+    slots = [
+        n * total + np.add.outer(np.arange(rows) * columns, np.arange(cols)).ravel()
+        for n, (rows, cols) in enumerate(cells)
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *slots])
+
+
+def _stack(rows, sizes, tokens: int, config: ModelConfig) -> PromptInputs:
+    images, patch = max(map(len, sizes)), config.vision.patch
+    out = PromptInputs(
+        tokens=np.full((len(rows), tokens), config.pad_token, np.int32),
+        slot=np.full((len(rows), tokens), -1, np.int32),
+        positions=np.zeros((len(rows), 3, tokens), np.int32),
+        length=np.array([len(ids) for ids, _, _ in rows], np.int32),
+        next_position=np.array([p.max() + 1 for _, _, p in rows], np.int32),
+        grids=np.zeros((len(rows), images, 2), np.int32),
+    )
+    for n, (ids, slot, positions) in enumerate(rows):
+        out.tokens[n, : len(ids)] = ids
+        out.slot[n, : len(ids)] = slot
+        out.positions[n, :, : len(ids)] = positions
+        for k, (height, width) in enumerate(sizes[n]):
+            out.grids[n, k] = height // patch, width // patch
+    return out
