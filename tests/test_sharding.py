@@ -1,0 +1,141 @@
+"""Mesh, rules and global arrays, on eight virtual devices."""
+
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from dig_jax import sharding
+from dig_jax.config import MeshConfig
+from dig_jax.model import params
+
+
+@dataclass(frozen=True)
+class Row:
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+
+
+@pytest.fixture
+def mesh():
+    return sharding.make_mesh(MeshConfig(fsdp=4, tensor=2))
+
+
+def test_every_logical_axis_of_the_model_has_a_rule():
+    text = params.TextConfig(64, 16, 32, 2, 4, 2, 8, 1e4, (2, 1, 1), tied=False)
+    vision = params.VisionConfig(16, 32, 3, 2, 16, 16, (1,))
+    model = params.ModelConfig(text, vision, 1, 2, 3, 4, (5,), 0)
+    rows = dict(params.named_specs(params.model_specs(model)))
+    assert {axis for row in rows.values() for axis in row.axes} <= set(sharding.RULES)
+    assert all(len(sharding.spec_for(row.axes)) == len(row.shape) for row in rows.values())
+
+
+def test_matrices_are_split_over_both_axes(mesh):
+    table = {"block": {"wq": Row((8, 1024, 16, 64), ("layer", "embed", "heads", "head_dim"))}}
+    tree = sharding.param_shardings(table, mesh)
+    assert tree["block"]["wq"].spec == P(None, "fsdp", "tensor", None)
+
+
+def test_a_mesh_axis_used_twice_is_an_error():
+    rules = {**sharding.RULES, "mlp": "fsdp"}
+    with pytest.raises(ValueError, match=r"\('embed', 'mlp'\) use mesh axis 'fsdp' twice"):
+        sharding.spec_for(("embed", "mlp"), rules)
+
+
+def test_an_unknown_logical_axis_is_an_error():
+    with pytest.raises(KeyError, match=r"'depth'.*no sharding rule"):
+        sharding.spec_for(("embed", "depth"))
+
+
+def test_a_dimension_that_does_not_divide_is_named(mesh):
+    table = {"text": {"w_up": Row((1024, 1023), ("embed", "mlp"))}}
+    with pytest.raises(ValueError, match=r"text/w_up .*mlp=1023 .*'tensor' of 2 devices"):
+        sharding.param_shardings(table, mesh)
+
+
+def test_few_key_value_heads_and_small_tables_are_held_whole(mesh):
+    table = {
+        "wk": Row((1024, 3, 128), ("embed", "kv_heads", "head_dim")),
+        "small": Row((96, 3, 32), ("embed", "heads", "head_dim")),
+    }
+    tree = sharding.param_shardings(table, mesh)
+    assert tree["wk"].spec == P("fsdp", None, None)
+    assert tree["small"].spec == P("fsdp", None, None)
+
+
+def test_a_mesh_of_the_wrong_size_names_both_numbers():
+    with pytest.raises(ValueError, match=r"fsdp=3 x mesh.tensor=2 = 6 devices.*there are 8"):
+        sharding.make_mesh(MeshConfig(fsdp=3, tensor=2))
+
+
+def test_one_device_is_a_mesh_too():
+    mesh = sharding.make_mesh(MeshConfig(), devices=jax.devices()[:1])
+    assert mesh.shape == {"fsdp": 1, "tensor": 1}
+
+
+def test_a_batch_is_split_by_rows_and_comes_back_in_order(mesh):
+    rows = {"images": np.arange(8 * 6).reshape(8, 6).astype(np.uint8), "id": np.arange(8)}
+    with jax.transfer_guard("disallow"):
+        placed = sharding.shard_batch(rows, mesh)
+        back = jax.device_get(placed)
+    assert placed["images"].sharding.spec == P("fsdp")
+    assert placed["images"].addressable_shards[0].data.shape == (2, 6)
+    np.testing.assert_array_equal(back["images"], rows["images"])
+
+
+def test_a_batch_that_does_not_divide_is_named(mesh):
+    with pytest.raises(ValueError, match=r"\['id'\] has 6 rows.*mesh.fsdp=4"):
+        sharding.shard_batch({"id": np.arange(6)}, mesh)
+
+
+def test_global_and_replicated_placement_agree(mesh):
+    value = {"advantage": np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)}
+    with jax.transfer_guard("disallow"):
+        split, whole = sharding.shard_global(value, mesh), sharding.replicate(value, mesh)
+    assert split["advantage"].sharding.spec == P("fsdp")
+    assert whole["advantage"].is_fully_replicated
+    np.testing.assert_array_equal(split["advantage"], whole["advantage"])
+
+
+CHILD = """
+import sys, jax, numpy as np
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[1]))
+from dig_jax import sharding
+from dig_jax.config import MeshConfig
+mesh = sharding.make_mesh(MeshConfig(fsdp=2, tensor=2))
+index, count = sharding.process_slice(mesh)
+batch = sharding.shard_batch(np.arange(8).reshape(2, 4)[index], mesh)
+total = jax.jit(lambda x: (x * 10).sum(), out_shardings=sharding.replicated(mesh))(batch)
+print("slice", index, count, batch.shape, int(total))
+"""
+
+
+def test_two_processes_load_one_half_each(tmp_path):
+    """Two children of two devices: the same global batch, each from its own rows."""
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    env |= {"PATH": "/usr/bin", "PYTHONPATH": str(Path(sharding.__file__).parents[1])}
+    command = [sys.executable, "-c", CHILD]
+    port = _free_port()
+    children = [
+        subprocess.Popen([*command, str(rank), port], env=env, stdout=-1, stderr=-1, text=True)
+        for rank in range(2)
+    ]
+    try:
+        outs = [child.communicate(timeout=60) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    lines = [line for out, _ in outs for line in out.splitlines() if line.startswith("slice")]
+    assert lines == ["slice 0 2 (8,) 280", "slice 1 2 (8,) 280"], outs
+
+
+def _free_port() -> str:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
