@@ -1,0 +1,212 @@
+"""Rendered pairs as batches of numpy arrays, in an order that the step alone decides.
+
+Grain reads and decodes ahead in threads; `curriculum` says which pair each row holds. Nothing
+here touches a device: `sharding.shard_batch` takes a `Batch` from here on.
+"""
+
+import bisect
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from flax import struct
+
+from dig_jax.boxes import BoxSet, pad_boxes, unit_from_px
+from dig_jax.config import Config, DataConfig
+from dig_jax.data import records
+from dig_jax.data.curriculum import Curriculum, IndexTable, index_table
+
+
+@struct.dataclass
+class Batch:
+    """B pairs with their answers.
+
+    images   u8[B,2,Y,X,3]   image A, image B
+    truth    BoxSet[B,M]     unit frame
+    pair_id  i32[B]          record number within the split
+    bucket   i32[B]          index into data.buckets; -1 for a split that is none of them
+    real     bool[B]         false on rows that only fill up an evaluation's last batch
+    """
+
+    images: np.ndarray
+    truth: BoxSet
+    pair_id: np.ndarray
+    bucket: np.ndarray
+    real: np.ndarray
+
+
+class Row(NamedTuple):
+    """One pair on its way into a batch."""
+
+    images: np.ndarray  # u8[2,Y,X,3]
+    boxes_unit: np.ndarray  # f32[n,4]
+    pair_id: int
+    bucket: int
+
+
+class PairSource:
+    """The pairs of one split, decoded and checked, as a Grain random-access source.
+
+    Opening it checks the shards against their manifest and decodes the first record. Raises
+    FileNotFoundError with the command that makes the data, and ValueError naming file and
+    record for bytes that are no pair, a wrong image size, or too many boxes.
+    """
+
+    def __init__(self, cfg: DataConfig, split: str):
+        self._cfg = cfg
+        self._bucket = cfg.buckets.index(split) if split in cfg.buckets else -1
+        self._files = records.open_split(Path(cfg.root) / split)
+        counts = [records.count_records(path) for path in self._files]
+        self._ends = list(itertools.accumulate(counts))
+        self._bytes = grain.sources.ArrayRecordDataSource([str(path) for path in self._files])
+        if len(self):
+            self[0]
+        _check_box_counts(self._files, cfg)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Row:
+        try:
+            pair = records.decode(self._bytes[index])
+            self._check(pair)
+        except Exception as error:  # a checksum failure has no type of its own
+            raise ValueError(f"{self._where(index)}: {error}") from error
+        boxes = unit_from_px(pair.boxes_px, self._cfg.image_width, self._cfg.image_height)
+        return Row(np.stack([pair.image_a, pair.image_b]), boxes, index, self._bucket)
+
+    def _check(self, pair: records.Pair) -> None:
+        want = (self._cfg.image_height, self._cfg.image_width, 3)
+        for name in ("image_a", "image_b"):
+            got = getattr(pair, name)
+            if got.shape != want or got.dtype != np.uint8:
+                size = "x".join(map(str, got.shape[1::-1]))
+                raise ValueError(
+                    f"{name} is {size} px ({got.dtype}, shape {got.shape}), but "
+                    f"data.image_width x image_height is {want[1]}x{want[0]}; render the split "
+                    f"at that size with `python scripts/make_pairs.py` or change the config"
+                )
+        if len(pair.boxes_px) > self._cfg.max_boxes:
+            raise ValueError(
+                f"{len(pair.boxes_px)} true boxes, more than data.max_boxes="
+                f"{self._cfg.max_boxes}; raise data.max_boxes"
+            )
+
+    def _where(self, index: int) -> str:
+        number = bisect.bisect_right(self._ends, index)
+        first = self._ends[number - 1] if number else 0
+        return f"{self._files[number]} record {index - first}"
+
+
+def check_data(cfg: Config) -> dict[str, int]:
+    """Opens every split a run will read; split -> number of pairs.
+
+    Call it before anything expensive: it raises whatever would stop the run later (a missing
+    folder, a broken shard, a wrong image size, too few pairs).
+    """
+    sizes = {name: len(PairSource(cfg.data, name)) for name in _drawn(cfg)}
+    index_table(cfg, sizes)
+    held_out = PairSource(cfg.data, cfg.data.eval_split)
+    _check_enough(cfg, cfg.data.eval_split, held_out)
+    return {**sizes, cfg.data.eval_split: len(held_out)}
+
+
+def train_pairs(cfg: Config, first_step: int, process: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """The training batches of steps first_step, first_step + 1, ... cfg.steps - 1.
+
+    process   (index, count): this caller takes rows index*B/count ... of every global batch
+              (`sharding.process_slice`); B must be a multiple of count
+
+    A straight run and one resumed at any step give the same batches. Opening errors are raised
+    here, not at the first `next`.
+    """
+    index, count = process
+    if cfg.pairs_per_step % count:
+        raise ValueError(
+            f"pairs_per_step={cfg.pairs_per_step} is not a multiple of {count} processes; "
+            f"use one, so that every process loads as many pairs"
+        )
+    opened = {name: PairSource(cfg.data, name) for name in _drawn(cfg)}
+    table = index_table(cfg, {name: len(source) for name, source in opened.items()})
+    mine = Curriculum(_rows_of(table, cfg, first_step, index, count))
+    if not len(mine):
+        return iter(())
+    # A bucket that is never drawn needs no files, but Grain wants a data set in its place.
+    unused = next(iter(opened.values()))
+    sources = [grain.MapDataset.source(opened.get(name, unused)) for name in cfg.data.buckets]
+    pairs = grain.MapDataset.select_from_datasets(sources, mine)
+    collate = functools.partial(_collate, max_boxes=cfg.data.max_boxes)
+    batches = pairs.batch(cfg.pairs_per_step // count, batch_fn=collate)
+    ahead = cfg.data.prefetch
+    options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
+    return iter(batches.to_iter_dataset(options))
+
+
+def eval_pairs(cfg: Config, split: str | None = None) -> list[Batch]:
+    """The first eval.pairs pairs of a split, in order, in batches of eval.batch.
+
+    The last batch is filled up with repeats of its first row, marked `real` False. `split` is
+    data.eval_split unless given. Raises ValueError when the split holds fewer pairs.
+    """
+    split = split or cfg.data.eval_split
+    source = PairSource(cfg.data, split)
+    _check_enough(cfg, split, source)
+    batches = []
+    for first in range(0, cfg.eval.pairs, cfg.eval.batch):
+        rows = [source[i] for i in range(first, min(first + cfg.eval.batch, cfg.eval.pairs))]
+        fill = cfg.eval.batch - len(rows)
+        batch = _collate(rows + rows[:1] * fill, max_boxes=cfg.data.max_boxes)
+        batches.append(batch.replace(real=np.arange(cfg.eval.batch) < len(rows)))
+    return batches
+
+
+def _collate(rows: Sequence[Row], *, max_boxes: int) -> Batch:
+    return Batch(
+        images=np.stack([row.images for row in rows]),
+        truth=pad_boxes([row.boxes_unit for row in rows], max_boxes),
+        pair_id=np.array([row.pair_id for row in rows], np.int32),
+        bucket=np.array([row.bucket for row in rows], np.int32),
+        real=np.ones(len(rows), bool),
+    )
+
+
+def _drawn(cfg: Config) -> list[str]:
+    """Buckets that some stage draws from."""
+    stages = cfg.curriculum.stages
+    return [b for b in cfg.data.buckets if any(stage.weights.get(b, 0) > 0 for stage in stages)]
+
+
+def _rows_of(table: IndexTable, cfg: Config, first_step: int, index: int, count: int) -> IndexTable:
+    """One process's draws from `first_step` on: a contiguous slice of every batch."""
+    rows = cfg.pairs_per_step // count
+    mine = slice(index * rows, (index + 1) * rows)
+    shape = (cfg.steps, cfg.pairs_per_step)
+    return IndexTable(*(part.reshape(shape)[first_step:, mine].ravel() for part in table))
+
+
+def _check_enough(cfg: Config, split: str, source: PairSource) -> None:
+    if len(source) < cfg.eval.pairs:
+        raise ValueError(
+            f"eval.pairs={cfg.eval.pairs}, but {Path(cfg.data.root) / split} holds "
+            f"{len(source)}; make more with `python scripts/make_pairs.py --root "
+            f"{cfg.data.root} --split {split} ...` or use --set eval.pairs={len(source)}"
+        )
+
+
+def _check_box_counts(files: list[Path], cfg: DataConfig) -> None:
+    """Compares the manifest's histogram of differences per pair with max_boxes."""
+    if not files:
+        return
+    folder = files[0].parent
+    counts = json.loads((folder / records.MANIFEST).read_text()).get("k", {})
+    most = max(map(int, counts), default=0)
+    if most > cfg.max_boxes:
+        raise ValueError(
+            f"{folder} has pairs with {most} differences, more than data.max_boxes="
+            f"{cfg.max_boxes}; raise data.max_boxes"
+        )

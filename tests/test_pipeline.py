@@ -1,0 +1,168 @@
+"""Batches from shards: order, resume, process slices, padding, and errors before the start."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from dig_jax import typed
+from dig_jax.config import Config, CurriculumConfig, DataConfig, EvalConfig, Stage
+from dig_jax.data import pipeline, records
+
+SIZES = {"single": 5, "dual": 4, "heldout": 7}
+WIDTH, HEIGHT = 32, 16
+
+
+def pair(split, index, *, boxes=None, width=WIDTH):
+    """Images that say where they come from, and 1 + index % 3 boxes."""
+    rng = np.random.default_rng((len(split), index))
+    images = rng.integers(0, 256, (2, HEIGHT, width, 3), np.uint8)
+    mask = np.zeros((HEIGHT, width), np.uint8)
+    count = 1 + index % 3 if boxes is None else boxes
+    differences = [{"id": n, "box": [2 * n, n, 2 * n + 8, n + 4]} for n in range(count)]
+    meta = {"differences": differences, "split": split, "idx": index}
+    return records.Pair(*images, mask, mask, meta)
+
+
+def write_split(root, split, pairs, *, shards=2):
+    folder = root / split
+    folder.mkdir(parents=True)
+    parts = np.array_split(np.arange(len(pairs)), shards)
+    entries = []
+    for number, part in enumerate(parts):
+        path = folder / records.shard_name(number, shards)
+        entries.append(records.write_shard(path, [records.encode(pairs[i]) for i in part], {}))
+    manifest = {"complete": True, "shard_count": shards, "shards": entries}
+    records.write_json(folder / records.MANIFEST, manifest)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split, size in SIZES.items():
+        write_split(tmp_path, split, [pair(split, i) for i in range(size)])
+    return tmp_path
+
+
+def config(root, *settings):
+    stages = (Stage(until=3, weights={"single": 1.0}), Stage(8, {"single": 0.25, "dual": 0.75}))
+    cfg = Config(
+        steps=8,
+        pairs_per_step=4,
+        data=DataConfig(root=str(root), image_width=WIDTH, image_height=HEIGHT, max_boxes=3),
+        curriculum=CurriculumConfig(stages=stages),
+        eval=EvalConfig(pairs=7, batch=3),
+    )
+    return typed.override(cfg, list(settings))
+
+
+def identities(batches):
+    return [list(zip(b.bucket.tolist(), b.pair_id.tolist(), strict=True)) for b in batches]
+
+
+def test_a_batch_holds_the_pairs_the_index_table_names(root):
+    cfg = config(root)
+    batches = list(pipeline.train_pairs(cfg, 0))
+    table = pipeline.index_table(cfg, SIZES)
+    got = list(itertools.chain.from_iterable(identities(batches)))
+    assert got == list(zip(table.bucket.tolist(), table.offset.tolist(), strict=True))
+    assert len(batches) == 8
+    for batch in batches:
+        assert batch.images.shape == (4, 2, HEIGHT, WIDTH, 3)
+        for row in range(4):
+            split = cfg.data.buckets[batch.bucket[row]]
+            want = pair(split, int(batch.pair_id[row]))
+            np.testing.assert_array_equal(batch.images[row], [want.image_a, want.image_b])
+            assert batch.truth.valid[row].sum() == len(want.boxes_px)
+
+
+def test_boxes_are_in_the_unit_frame_and_padded(root):
+    batch = pipeline.eval_pairs(config(root))[0]
+    assert batch.truth.boxes.shape == (3, 3, 4)
+    np.testing.assert_array_equal(batch.truth.valid.sum(1), [1, 2, 3])
+    expected = [2 / WIDTH, 1 / HEIGHT, 10 / WIDTH, 5 / HEIGHT]
+    np.testing.assert_allclose(batch.truth.boxes[1, 1], expected)
+    assert not batch.truth.boxes[0, 1:].any()
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 8])
+def test_resuming_at_a_step_equals_running_straight_through_it(root, step):
+    straight = list(pipeline.train_pairs(config(root), 0))[step:]
+    resumed = list(pipeline.train_pairs(config(root, "data.prefetch=0"), step))
+    assert identities(resumed) == identities(straight)
+    for a, b in zip(straight, resumed, strict=True):
+        np.testing.assert_array_equal(a.images, b.images)
+
+
+def test_process_slices_partition_every_global_batch_in_order(root):
+    whole = list(pipeline.train_pairs(config(root), 2))
+    parts = [list(pipeline.train_pairs(config(root), 2, (rank, 2))) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        halves = [part[step] for part in parts]
+        joined = np.concatenate([half.images for half in halves])
+        np.testing.assert_array_equal(joined, batch.images)
+        assert [*identities(halves[:1])[0], *identities(halves[1:])[0]] == identities([batch])[0]
+
+
+def test_evaluation_pads_its_last_batch_and_says_so(root):
+    batches = pipeline.eval_pairs(config(root))
+    assert [batch.real.tolist() for batch in batches] == [[True] * 3] * 2 + [[True, False, False]]
+    ids = np.concatenate([batch.pair_id[batch.real] for batch in batches])
+    assert ids.tolist() == list(range(7))
+    assert {int(b) for batch in batches for b in batch.bucket} == {-1}
+
+
+def test_a_bucket_of_weight_zero_needs_no_files(root):
+    assert "mixed" in config(root).data.buckets
+    assert not (root / "mixed").exists()
+    assert pipeline.check_data(config(root)) == SIZES
+
+
+def test_missing_data_names_the_command_that_makes_it(root):
+    with pytest.raises(FileNotFoundError, match=r"make_pairs.py --root .* --split single"):
+        pipeline.train_pairs(config(root, "data.root=nowhere"), 0)
+
+
+def test_too_few_held_out_pairs_are_an_error_with_both_numbers(root):
+    with pytest.raises(ValueError, match=r"eval.pairs=9, but .*heldout holds 7; .*eval.pairs=7"):
+        pipeline.check_data(config(root, "eval.pairs=9"))
+
+
+def test_a_wrong_image_size_is_found_before_the_first_batch(root):
+    with pytest.raises(ValueError, match=r"record 0: image_a is 32x16 px .* is 64x16"):
+        pipeline.train_pairs(config(root, "data.image_width=64"), 0)
+
+
+def test_a_later_bad_record_names_file_and_record(root, tmp_path):
+    pairs = [pair("odd", 0), pair("odd", 1, width=48), pair("odd", 2)]
+    write_split(tmp_path, "odd", pairs, shards=1)
+    cfg = config(root, "eval.pairs=3", "data.eval_split=odd")
+    with pytest.raises(ValueError, match=r"pairs-00000-of-00001.arrayrecord record 1: .*48x16"):
+        pipeline.eval_pairs(cfg)
+
+
+def test_a_pair_with_too_many_boxes_is_named(root, tmp_path):
+    write_split(tmp_path, "crowd", [pair("crowd", 0, boxes=4)], shards=1)
+    cfg = config(root, "eval.pairs=1", "data.eval_split=crowd")
+    with pytest.raises(ValueError, match=r"record 0: 4 true boxes, more than data.max_boxes=3"):
+        pipeline.eval_pairs(cfg)
+
+
+def test_a_flipped_byte_is_found_when_the_split_is_opened(root):
+    path = root / "dual" / records.shard_name(1, 2)
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 0xFF  # inside the first record's PNG
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"dual/pairs-00001-of-00002.arrayrecord is corrupt"):
+        pipeline.check_data(config(root))
+
+
+def test_processes_must_divide_the_batch(root):
+    with pytest.raises(ValueError, match=r"pairs_per_step=4 is not a multiple of 3 processes"):
+        pipeline.train_pairs(config(root), 0, (0, 3))
+
+
+def test_a_batch_is_a_pytree_of_numpy_arrays(root):
+    batch = next(pipeline.train_pairs(config(root), 0))
+    leaves = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
+    assert all(isinstance(leaf, np.ndarray | type(batch.truth)) for leaf in leaves)
