@@ -17,8 +17,7 @@ from dig_jax import typed
 from dig_jax.typed import above, at_least, require
 
 _QUESTION = (
-    "Compare the two images and box every difference. "
-    'Answer with a JSON list: [{"bbox_2d": [x0, y0, x1, y1], "label": "difference"}].'
+    "Find every difference between the two images. Answer with a JSON list of bbox_2d boxes."
 )
 
 
@@ -36,8 +35,8 @@ class ModelSource:
 @dataclass(frozen=True)
 class DataConfig:
     root: str = "data/tiny"  # folder with one sub-folder of shards per bucket and eval split
-    image_width: int = 128  # px, X; multiple of patch x merge of the model (checked against it)
-    image_height: int = 96  # px, Y; same
+    image_width: int = 96  # px, X; multiple of patch x merge of the model (checked against it)
+    image_height: int = 64  # px, Y; same
     max_boxes: int = 8  # M: true boxes are padded to this many per pair
     buckets: tuple[str, ...] = ("single", "dual", "mixed")  # training splits, in index order
     eval_split: str = "heldout"  # split scored by evaluate; never trained on
