@@ -67,27 +67,17 @@ def vision_angles(rows: np.ndarray, cols: np.ndarray, head_dim: int) -> jax.Arra
     return jnp.asarray(both.reshape(len(rows), head_dim // 2))
 
 
-def table_taps(
-    rows: np.ndarray, cols: np.ndarray, grids: jax.Array, side: int
-) -> tuple[jax.Array, jax.Array]:
-    """Bilinear taps into the square position table, corners aligned.
+def axis_weights(places: int, lengths: jax.Array, side: int) -> jax.Array:
+    """Linear interpolation from a table's axis to a grid's axis, corners aligned.
 
-    rows, cols  i32[U]         place of each patch in its image
-    grids       i32[..., 2]    (rows, cols) of each image's own patch grid
-    side        rows of the table
-    ->          index i32[..., U, 4], weight f32[..., U, 4]
+    places   rows (or columns) of the canvas
+    lengths  i32[E]   rows (or columns) of each image's own grid
+    side     rows of the square table
+    ->       f32[E, places, side]   at most two weights per place, sum 1
 
-    Patches outside an image's grid (canvas padding) are clamped; they are never read.
+    Places outside an image's grid (canvas padding) repeat its edge; they are never read.
     """
-
-    def axis(place, length):
-        step = (side - 1) / jnp.maximum(length - 1, 1).astype(jnp.float32)
-        at = jnp.minimum(place * step[..., None], side - 1.0)
-        low = jnp.floor(at).astype(jnp.int32)
-        return low, jnp.minimum(low + 1, side - 1), at - low
-
-    y0, y1, fy = axis(jnp.asarray(rows, jnp.float32), grids[..., 0])
-    x0, x1, fx = axis(jnp.asarray(cols, jnp.float32), grids[..., 1])
-    index = jnp.stack([y0 * side + x0, y0 * side + x1, y1 * side + x0, y1 * side + x1], -1)
-    weight = jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
-    return index, weight
+    step = (side - 1) / jnp.maximum(lengths - 1, 1).astype(jnp.float32)
+    at = jnp.minimum(np.arange(places, dtype=np.float32) * step[:, None], side - 1.0)
+    distance = jnp.abs(at[..., None] - np.arange(side, dtype=np.float32))
+    return jnp.maximum(1.0 - distance, 0.0)

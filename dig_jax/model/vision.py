@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dig_jax.model.params import ModelConfig, Params, VisionConfig
-from dig_jax.model.rope import patch_rows_cols, rotate, table_taps, vision_angles
+from dig_jax.model.rope import axis_weights, patch_rows_cols, rotate, vision_angles
 
 NEGATIVE = -1e30  # finite: a fully masked row must not become NaN
 
@@ -59,13 +59,18 @@ def gelu_exact(x: jax.Array) -> jax.Array:
 
 
 def position_embedding(
-    table: jax.Array, rows, cols, grids: jax.Array
+    table: jax.Array, grids: jax.Array, rows: int, cols: int, merge: int
 ) -> jax.Array:
-    """The learned square table resampled onto each image's grid; f32[E, U, Dv]."""
+    """The learned square table resampled onto each image's grid; f32[E, U, Dv], block-major.
+
+    Bilinear resampling is separable, so it is two small matmuls and no gather or scatter.
+    """
     side = round(table.shape[0] ** 0.5)
-    index, weight = table_taps(rows, cols, grids, side)
-    # a one-hot product would need U*side^2 numbers; the gather's gradient is a small scatter
-    return jnp.einsum("eutd,eut->eud", table[index], weight)
+    square = table.reshape(side, side, -1)
+    along_y = jnp.einsum("ers,std->ertd", axis_weights(rows, grids[:, 0], side), square)
+    grid = jnp.einsum("ect,ertd->ercd", axis_weights(cols, grids[:, 1], side), along_y)
+    blocks = grid.reshape(len(grid), rows // merge, merge, cols // merge, merge, -1)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(len(grid), rows * cols, -1)
 
 
 def _linear(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
@@ -122,13 +127,14 @@ def encode_images(
     c = config.vision
     height, width = images.shape[1:3]
     config.check_image(height, width)
-    rows, cols = patch_rows_cols(height // c.patch, width // c.patch, c.merge)
+    canvas = (height // c.patch, width // c.patch)
+    rows, cols = patch_rows_cols(*canvas, c.merge)
     inside = (rows < grids[:, :1]) & (cols < grids[:, 1:])
     angles = vision_angles(rows, cols, c.head_dim)
     dtype = jnp.dtype(config.compute_dtype)
 
     x = _linear(patchify(images, c).astype(dtype), params["patch"], params["patch_bias"])
-    x = x + position_embedding(params["position"], rows, cols, grids).astype(dtype)
+    x = x + position_embedding(params["position"], grids, *canvas, c.merge).astype(dtype)
 
     def step(x, p):
         return block(p, x, angles, inside, c.norm_eps), None

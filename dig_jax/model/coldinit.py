@@ -1,0 +1,118 @@
+"""Initial weights for a tiny Qwen3-VL that is to compare two images.
+
+Plain random initialisation leaves a model of a million parameters on a plateau for thousands
+of steps. Here attention starts as a comparison ("mimetic" initialisation, after Trockman &
+Kolter 2023): in the first text layers a token of image B attends to the token of the same cell
+in image A and subtracts what it finds.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dig_jax.model.params import ModelConfig, Params, init_params, model_specs
+
+
+def comparing_init(
+    config: ModelConfig, cells: tuple[int, int], *, key: jax.Array, layers: int = 2
+) -> Params:
+    """Float32 parameters whose first `layers` text layers subtract image A from image B.
+
+    cells   merged rows and columns of each image; fixes how far B's positions lie after A's
+    layers  text layers that start as a comparison
+    """
+    specs = model_specs(config)
+    params = init_params(specs, key=key, scale=1.0)
+    draw = np.random.default_rng(int(jax.random.randint(key, (), 0, 2**31 - 1)))
+    params = jax.tree.map(np.array, params)
+    _scale_linears(params, config)
+    _position_table(params["vision"], config, amplitude=0.5)
+    _similarity_attention(params["vision"]["blocks"], draw)
+    # image B's positions all lie max(rows, cols) + 2 after image A's: the image and two markers
+    _twin_attention(params["blocks"], config, shift=max(cells) + 2, layers=layers, draw=draw)
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+
+
+def _scale_linears(params: Params, config: ModelConfig) -> None:
+    """Unit-variance activations everywhere, small residual branches, a nearly flat output."""
+    text, vision = params["blocks"], params["vision"]
+    params["embed"] *= 0.5
+    if "head" in params:
+        params["head"] *= 0.02
+    residual = 1 / math.sqrt(2 * config.text.layers)
+    for name in ("w_gate", "w_up", "w_down"):
+        text[name] /= math.sqrt(text[name].shape[1])
+    text["w_down"] *= residual
+    for name in ("wq", "wk", "wv"):
+        text[name] /= math.sqrt(config.text.width)
+    text["wo"] *= residual / math.sqrt(config.text.heads * config.text.head_dim)
+    # pixels are in [-1, 1] with little contrast: start louder
+    vision["patch"] *= 3 / math.sqrt(vision["patch"].shape[0])
+    for tree, stacked in ((vision["blocks"], 1), (vision["merger"], 0), (vision["deepstack"], 1)):
+        for name in ("w_up", "w_down"):
+            tree[name] /= math.sqrt(tree[name].shape[stacked])
+    vision["blocks"]["w_down"] *= residual
+    vision["merger"]["w_down"] *= 1.5  # GELU keeps 0.43 of a unit variance
+    vision["deepstack"]["w_down"] *= 0.5
+    vision["blocks"]["wqkv"] /= math.sqrt(config.vision.width)
+    vision["blocks"]["wo"] *= residual / math.sqrt(config.vision.width)
+
+
+def _position_table(vision: Params, config: ModelConfig, amplitude: float) -> None:
+    """Start the learned table as 2-D sines, so that neighbours look alike."""
+    side, width = math.isqrt(config.vision.positions), config.vision.width
+    quarter = width // 4
+    place = np.linspace(0, 1, side)[:, None]
+    angle = place * np.pi * np.geomspace(0.5, side / 2, quarter)
+    along = np.concatenate([np.sin(angle), np.cos(angle)], -1)
+    table = np.zeros((side, side, width), np.float32)
+    table[..., : 2 * quarter] = along[:, None]
+    table[..., 2 * quarter : 4 * quarter] = along[None]
+    vision["position"][:] = amplitude * table.reshape(side * side, width)
+
+
+def _similarity_attention(blocks: Params, draw: np.random.Generator) -> None:
+    """ViT patches attend to patches like themselves and subtract some of what they share."""
+    depth, width, _, heads, dim = blocks["wqkv"].shape
+    for layer in range(depth):
+        same = draw.normal(size=(width, heads, dim)) / math.sqrt(width)
+        noise = draw.normal(size=(width, heads, dim)) / math.sqrt(width)
+        value = _orthonormal(width, heads * dim, draw).reshape(width, heads, dim)
+        blocks["wqkv"][layer, :, 0] = same + 0.3 * noise
+        blocks["wqkv"][layer, :, 1] = same
+        blocks["wqkv"][layer, :, 2] = value
+        blocks["wo"][layer] += -0.4 * value.transpose(1, 2, 0)
+
+
+def _twin_attention(
+    blocks: Params, config: ModelConfig, *, shift: int, layers: int, draw: np.random.Generator
+) -> None:
+    """Even query heads look `shift` positions back for the same content and subtract it.
+
+    Rotating the query projection by -shift moves the peak of the rotary attention from the
+    token itself to its twin: score(m, n) = |u|^2 summed over cos(frequency * (m - n - shift)).
+    """
+    c = config.text
+    group = c.heads // c.kv_heads
+    angle = shift * c.rope_theta ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
+    cos, sin = np.cos(angle), np.sin(angle)
+    for layer in range(layers):
+        key = _orthonormal(c.width, c.kv_heads * c.head_dim, draw)
+        key = key.reshape(c.width, c.kv_heads, c.head_dim) * math.sqrt(c.width / c.head_dim)
+        value = _orthonormal(c.width, c.kv_heads * c.head_dim, draw)
+        value = value.reshape(c.width, c.kv_heads, c.head_dim)
+        first, second = np.split(key, 2, axis=-1)
+        back = np.concatenate([first * cos + second * sin, second * cos - first * sin], -1)
+        blocks["wk"][layer], blocks["wv"][layer] = key, value
+        blocks["wq"][layer, :, ::group] = back
+        blocks["wo"][layer, ::group] = -0.7 * value.transpose(1, 2, 0)
+        blocks["q_norm"][layer] = blocks["k_norm"][layer] = math.sqrt(2.0)
+
+
+def _orthonormal(rows: int, cols: int, draw: np.random.Generator) -> np.ndarray:
+    """Orthonormal columns (or rows, if there are more columns than rows)."""
+    tall = draw.normal(size=(max(rows, cols), min(rows, cols)))
+    q, _ = np.linalg.qr(tall)
+    return q if rows >= cols else q.T

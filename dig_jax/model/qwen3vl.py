@@ -1,0 +1,180 @@
+"""Qwen3-VL as three functions: encode a prompt once, score answers, decode one token.
+
+The group axis stays: a pair's prompt (two images and a question) is encoded once and its cache
+shared by the pair's G answers, in sampling and inside the loss. Exact by causality.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dig_jax.model import text, vision
+from dig_jax.model.params import ModelConfig, Params
+from dig_jax.prompt import PromptInputs
+
+
+@struct.dataclass
+class PromptCache:
+    """An encoded prompt.
+
+    k, v           f[L, B, P, K, H]   rotated keys and values
+    length         i32[B]             tokens that are not padding
+    next_position  i32[B]             position of the first answer token, on all axes
+    hidden         f[B, D]            final state of the last token: predicts answer token 0
+    """
+
+    k: jax.Array
+    v: jax.Array
+    length: jax.Array
+    next_position: jax.Array
+    hidden: jax.Array
+
+    @property
+    def valid(self) -> jax.Array:
+        """bool[B, P], false at padding."""
+        return jnp.arange(self.k.shape[2]) < self.length[:, None]
+
+
+@struct.dataclass
+class AnswerCache:
+    """Keys and values of the answers so far; k, v f[L, B, G, T, K, H]."""
+
+    k: jax.Array
+    v: jax.Array
+
+
+def _dtype(config: ModelConfig):
+    return jnp.dtype(config.compute_dtype)
+
+
+def _embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    return params["embed"][tokens].astype(_dtype(config))
+
+
+def _place(features: jax.Array, slot: jax.Array) -> jax.Array:
+    """Spread image features over prompt positions, zero at text.
+
+    features  f[B, I*S, D];  slot  i32[B, P], -1 at text;  ->  f[B, P, D]
+    """
+    at = jnp.take_along_axis(features, jnp.maximum(slot, 0)[..., None], axis=1)
+    return jnp.where(slot[..., None] >= 0, at, 0)
+
+
+def prompt_states(
+    params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated k, v f[L,B,P,K,H] of whole prompts and the states f[L,B,P,D] after each block."""
+    x = _embed(params, prompt.tokens, config)
+    b, count = images.shape[:2]
+    deepstack = jnp.zeros((0, *x.shape), x.dtype)
+    if count:
+        flat = images.reshape(b * count, *images.shape[2:])
+        grids = prompt.grids.reshape(b * count, 2)
+        seen = vision.encode_images(params["vision"], config, flat, grids)
+        rows = (b, -1, x.shape[-1])
+        is_image = prompt.slot[..., None] >= 0
+        x = jnp.where(is_image, _place(seen.tokens.reshape(rows), prompt.slot), x)
+        deepstack = jax.vmap(lambda f: _place(f.reshape(rows), prompt.slot))(seen.deepstack)
+    positions = prompt.positions.swapaxes(1, 2)
+    return text.prompt_pass(params["blocks"], x, positions, deepstack, config)
+
+
+def final_norm(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
+    return text.rms_norm(x, params["norm"], config.text.norm_eps)
+
+
+def unembed(params: Params) -> jax.Array:
+    """The output head f32[D, V]; the transposed embedding if tied."""
+    return params["head"] if "head" in params else params["embed"].T
+
+
+def encode_prompt(
+    params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array
+) -> PromptCache:
+    """Encode B prompts with their images, once for all answers.
+
+    images  u8[B, I, Y, X, 3]   I may be 0 for text-only prompts
+    """
+    k, v, states = prompt_states(params, config, prompt, images)
+    return cache_of(params, config, prompt, k, v, states[-1])
+
+
+def cache_of(params, config, prompt, k, v, x: jax.Array) -> PromptCache:
+    """Pack the keys, values and last states f[B, P, D] of `prompt_states` into a cache."""
+    last = jnp.take_along_axis(x, (prompt.length - 1)[:, None, None], axis=1)[:, 0]
+    return PromptCache(
+        k=k,
+        v=v,
+        length=prompt.length,
+        next_position=prompt.next_position,
+        hidden=final_norm(params, last, config),
+    )
+
+
+def score_tokens(
+    params: Params, config: ModelConfig, cache: PromptCache, tokens: jax.Array
+) -> jax.Array:
+    """Final hidden states that predict each answer token.
+
+    tokens  i32[B, G, T]
+    ->      f[B, G, T, D]   entry t has read the prompt and tokens[..., :t]
+    """
+    assert tokens.ndim == 3, tokens.shape
+    group, length = tokens.shape[1:]
+    hidden = cache.hidden[:, None, None]
+    first = jnp.broadcast_to(hidden, (len(tokens), group, 1, hidden.shape[-1]))
+    if length == 1:
+        return first
+    x = _embed(params, tokens[..., :-1], config)
+    positions = cache.next_position[:, None] + jnp.arange(length - 1)
+    x = text.answer_pass(
+        params["blocks"], x, positions, (cache.k, cache.v), cache.valid, config
+    )
+    return jnp.concatenate([first, final_norm(params, x, config)], axis=2)
+
+
+def empty_answers(config: ModelConfig, cache: PromptCache, group: int, length: int) -> AnswerCache:
+    """A cache for `group` answers of up to `length` tokens per pair."""
+    layers, pairs, _, heads, dim = cache.k.shape
+    zeros = jnp.zeros((layers, pairs, group, length, heads, dim), cache.k.dtype)
+    return AnswerCache(k=zeros, v=zeros)
+
+
+def decode_token(
+    params: Params,
+    config: ModelConfig,
+    cache: PromptCache,
+    answers: AnswerCache,
+    token: jax.Array,
+    step: jax.Array,
+) -> tuple[jax.Array, AnswerCache]:
+    """Read answer token number `step` of every answer; predict the next one.
+
+    token  i32[B, G];  step  i32[]
+    ->     hidden f[B, G, D], and the cache with this token written
+    """
+    x, k, v = text.token_pass(
+        params["blocks"],
+        _embed(params, token, config),
+        cache.next_position + step,
+        (cache.k, cache.v),
+        cache.valid,
+        (answers.k, answers.v),
+        step,
+        config,
+    )
+
+    def write(old, new):
+        return jax.lax.dynamic_update_slice_in_dim(old, new[:, :, :, None], step, axis=3)
+
+    return final_norm(params, x, config), AnswerCache(k=write(answers.k, k), v=write(answers.v, v))
+
+
+def full_logits(
+    params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array
+) -> jax.Array:
+    """Logits f32[B, P, V] at every prompt position; for parity tests and small inputs."""
+    x = final_norm(params, config=config, x=prompt_states(params, config, prompt, images)[2][-1])
+    return jnp.einsum(
+        "bpd,dv->bpv", x, unembed(params).astype(x.dtype), preferred_element_type=jnp.float32
+    )
