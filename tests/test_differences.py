@@ -1,0 +1,120 @@
+"""The planner applies exactly the differences asked for, evenly and reproducibly."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dig_jax.data.differences import draw_task, foresee, propose
+from dig_jax.data.scene import TYPES, Rejected, SceneConfig
+from dig_jax.data.visibility import View, cast
+
+CONFIG = SceneConfig()
+
+
+def first_accepted(idx, k_low=1, k_high=4, split="test", seed=0):
+    types = draw_task(seed, split, idx, k_low, k_high)
+    for attempt in range(CONFIG.attempts):
+        try:
+            return types, *propose(CONFIG, seed, split, idx, attempt, types)
+        except Rejected:
+            continue
+    raise AssertionError(f"no scene for idx {idx}")
+
+
+@pytest.fixture(scope="module")
+def plans():
+    return [first_accepted(idx) for idx in range(60)]
+
+
+def test_types_and_counts_are_uniform():
+    """Chi-square over 1500 indices; the bounds are the 99.9 % points for 5 and 3 degrees."""
+    tasks = [draw_task(0, "test", idx, 1, 4) for idx in range(1500)]
+    types = Counter(kind for task in tasks for kind in task)
+    counts = Counter(len(task) for task in tasks)
+    assert set(types) == set(TYPES)
+    assert _chi_square(types.values()) < 20.5
+    assert _chi_square(counts.values()) < 16.3
+
+
+def test_asked_is_applied(plans):
+    """Accepted scenes carry the drawn types whatever the number of retries (no thinning)."""
+    for types, plan, _ in plans:
+        assert sorted(c.type for c in plan.changes) == sorted(types)
+        assert len(set(plan.changed_ids)) == len(types)
+
+
+def test_at_least_two_things_are_equal_in_both_images(plans):
+    for _, plan, _ in plans:
+        assert len(set(plan.a) & set(plan.b)) >= 2
+
+
+def test_changes_are_one_attribute_of_one_thing(plans):
+    for _, plan, _ in plans:
+        before, after = ({t.id: t for t in side} for side in (plan.a, plan.b))
+        for change in plan.changes:
+            old, new = before.get(change.id), after.get(change.id)
+            if change.type == "add":
+                assert old is None
+                assert change.after == new.name
+            elif change.type == "remove":
+                assert new is None
+                assert change.before == old.name
+            else:
+                names = ("shape", "material", "color", "size")
+                differing = [n for n in names if getattr(old, n) != getattr(new, n)]
+                assert differing == [change.type]
+                assert old.xy == new.xy
+
+
+def test_things_keep_their_distance_across_both_images(plans):
+    """An added thing must be clear of the removed ones too, or the two read as a replacement."""
+    for _, plan, _ in plans:
+        things = [*plan.a, *plan.b]
+        for one in things:
+            for two in things:
+                if one.id != two.id:
+                    apart = np.hypot(one.xy[0] - two.xy[0], one.xy[1] - two.xy[1])
+                    assert apart >= one.radius + two.radius + CONFIG.gap - 1e-9
+
+
+def test_same_index_same_plan_other_index_or_split_another(plans):
+    _, plan, _ = plans[5]
+    assert first_accepted(5)[1] == plan
+    others = [first_accepted(6)[1], first_accepted(5, split="dev")[1], first_accepted(5, seed=1)[1]]
+    assert all(other.camera != plan.camera for other in others)
+
+
+def test_things_are_wide_enough_to_be_seen(plans):
+    for _, plan, forecast in plans:
+        for change in plan.changes:
+            seen = (forecast.mask_a == change.id) | (forecast.mask_b == change.id)
+            assert min(np.ptp(axis) + 1 for axis in np.nonzero(seen)) >= CONFIG.min_side_px
+
+
+def test_caster_agrees_with_projection_of_the_outline():
+    """A sphere's cast mask is as wide as the projection of its visible rim, to a pixel."""
+    _, plan, _ = first_accepted(1)
+    view = View(plan.camera, CONFIG.width, CONFIG.height)
+    thing = next(t for t in [*plan.a, *plan.b])
+    ball = type(thing)(**{**vars(thing), "shape": "sphere", "xy": (0.0, 0.0)})
+    columns = np.flatnonzero(np.isfinite(cast(view, ball)).any(0))
+    center = np.array([0.0, 0.0, ball.radius])
+    distance = np.linalg.norm(center - view.origin)
+    reach = ball.radius / np.sqrt(1 - (ball.radius / distance) ** 2)
+    rim = view.project(center + np.array([-1, 1])[:, None] * reach * view.right)
+    assert abs(columns[0] - rim[0, 0]) <= 1
+    assert abs(columns[-1] + 1 - rim[1, 0]) <= 1
+
+
+def test_foreseen_masks_are_those_of_the_plan(plans):
+    for _, plan, forecast in plans[:10]:
+        again = foresee(CONFIG, plan)
+        np.testing.assert_array_equal(again.mask_a, forecast.mask_a)
+        np.testing.assert_array_equal(again.mask_b, forecast.mask_b)
+        assert set(np.unique(again.mask_b)) - {0} == {t.id for t in plan.b}
+
+
+def _chi_square(counts):
+    counts = np.array(list(counts), float)
+    return float(((counts - counts.mean()) ** 2 / counts.mean()).sum())
