@@ -1,0 +1,66 @@
+"""A render worker without Blender: the planner's caster paints the pairs.
+
+Same protocol as `dig_jax.data.render`. Two environment variables make it misbehave:
+FAKE_DIE="idx" dies on that pair every time, FAKE_DIE_ONCE="idx:marker" only the first time,
+FAKE_HANG_ONCE="idx:marker" goes silent instead.
+"""
+
+import base64
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dig_jax.data.produce import Request, make_pair
+from dig_jax.data.records import encode
+from dig_jax.data.scene import COLORS, config_from_json
+from dig_jax.data.visibility import View, cast, id_mask
+
+
+def paint(config, plan, things):
+    """Image and ids of one side: palette colour, darker for metal, shaded by depth."""
+    view = View(plan.camera, config.width, config.height)
+    depths = {thing.id: cast(view, thing) for thing in things}
+    mask = id_mask(depths, (config.height, config.width))
+    image = np.full((config.height, config.width, 3), 120, np.uint8)
+    for thing in things:
+        near = np.where(mask == thing.id, depths[thing.id], np.nan)
+        if np.isnan(near).all():
+            continue
+        shade = 1.0 - 0.8 * (near - np.nanmin(near)) / max(np.nanmax(near) - np.nanmin(near), 1e-3)
+        shade *= 0.5 if thing.material == "metal" else 1.0
+        color = np.array(COLORS[thing.color]) * np.nan_to_num(shade)[..., None]
+        image[mask == thing.id] = color[mask == thing.id].astype(np.uint8)
+    return image, mask
+
+
+def _misbehave(idx: int) -> None:
+    if os.environ.get("FAKE_DIE") == str(idx):
+        print("fake death", file=sys.stderr)
+        os._exit(9)
+    for name in ("FAKE_DIE_ONCE", "FAKE_HANG_ONCE"):
+        at, _, marker = os.environ.get(name, "").partition(":")
+        if at == str(idx) and not Path(marker).exists():
+            Path(marker).touch()
+            if name == "FAKE_DIE_ONCE":
+                os._exit(9)
+            time.sleep(600)
+
+
+def main() -> None:
+    config = config_from_json(json.loads(sys.stdin.readline())["config"])
+    print(json.dumps({"ready": "fake"}), flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        _misbehave(job["idx"])
+        pair, dropped = make_pair(config, Request(**job), lambda p, t: paint(config, p, t))
+        record = base64.b64encode(encode(pair)).decode()
+        reply = {"idx": job["idx"], "record": record, "dropped": dict(dropped), "cpu_s": 0.01}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()
