@@ -1,0 +1,188 @@
+"""Pairs as bytes, shards of pairs as ArrayRecord files, splits as checked folders.
+
+    <root>/<split>/pairs-00000-of-00004.arrayrecord   shard
+    <root>/<split>/pairs-00000-of-00004.json          its count, sha256, settings, counters
+    <root>/<split>/manifest.json                      all of them, versions and totals
+
+A shard has its final name only when it is whole: it is written as `.tmp`, closed, re-opened and
+counted (an ArrayRecord file that was never closed opens without an error and has 0 records).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from PIL import Image
+
+MANIFEST = "manifest.json"
+_FIELDS = ("image_a", "image_b", "mask_a", "mask_b", "meta")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One decoded record."""
+
+    image_a: np.ndarray  # u8[Y,X,3]
+    image_b: np.ndarray
+    mask_a: np.ndarray  # u8[Y,X] thing ids, 0 the ground
+    mask_b: np.ndarray
+    meta: dict  # the plan, plus differences, residual, width, height
+
+    @property
+    def boxes_px(self) -> np.ndarray:
+        """Labels: f32[N,4], half-open pixels."""
+        boxes = [difference["box"] for difference in self.meta["differences"]]
+        return np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def encode(pair: Pair) -> bytes:
+    """Bytes of a record; equal pairs give equal bytes."""
+    fields = {name: _png(getattr(pair, name)) for name in _FIELDS[:4]}
+    fields["meta"] = json.dumps(pair.meta, separators=(",", ":"))
+    return msgpack.packb(fields)
+
+
+def decode(record: bytes) -> Pair:
+    """Inverse of `encode`; raises ValueError where the bytes are not a record."""
+    try:
+        fields = msgpack.unpackb(record)
+        images = {name: np.array(Image.open(io.BytesIO(fields[name]))) for name in _FIELDS[:4]}
+        return Pair(**images, meta=json.loads(fields["meta"]))
+    except Exception as error:  # every codec has its own exception type
+        raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
+
+
+def shard_name(index: int, count: int) -> str:
+    return f"pairs-{index:05d}-of-{count:05d}.arrayrecord"
+
+
+def sidecar(shard: Path) -> Path:
+    return shard.with_suffix(".json")
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_shard(path: Path, records: list[bytes], facts: dict) -> dict:
+    """Write, close, re-open, count, rename; then the sidecar with `facts`. Returns the sidecar."""
+    tmp = path.with_name(path.name + ".tmp")
+    writer = ArrayRecordWriter(str(tmp), "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
+    if count_records(tmp) != len(records):
+        raise OSError(f"{tmp} holds {count_records(tmp)} records after writing {len(records)}")
+    os.replace(tmp, path)
+    entry = {"file": path.name, "count": len(records), "sha256": file_sha256(path), **facts}
+    write_json(sidecar(path), entry)
+    return entry
+
+
+def count_records(path: Path) -> int:
+    """Records in an ArrayRecord file; 0 for one that was never closed."""
+    try:
+        reader = ArrayRecordReader(str(path))
+        count = reader.num_records()
+        reader.close()
+    except Exception as error:  # the extension has no exception type of its own
+        raise ValueError(f"{path} is not a whole ArrayRecord file ({error})") from error
+    return count
+
+
+def read_shard(path: Path) -> list[bytes]:
+    """All records of a shard, in order."""
+    reader = ArrayRecordReader(str(path))
+    try:
+        return reader.read_all() if reader.num_records() else []
+    finally:
+        reader.close()
+
+
+def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = True) -> list[Path]:
+    """The shards of a rendered split, in order, each one checked against the manifest.
+
+    allow_partial   accept a split that is still being rendered: its finished shards
+    verify          compare sha256 too (about a second per GB), not only record counts
+
+    Raises FileNotFoundError with the command that makes the data, ValueError naming the shard
+    and, where one record is to blame, the record.
+    """
+    folder = Path(folder)
+    remedy = _command_for(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} holds no rendered pairs; make them with `{remedy}`")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if not manifest["complete"] and not allow_partial:
+        raise FileNotFoundError(
+            f"{folder} has {len(manifest['shards'])} of {manifest['shard_count']} shards; "
+            f"run the same `{remedy}` again to finish it"
+        )
+    for entry in manifest["shards"]:
+        _check_shard(folder / entry["file"], entry, verify, remedy)
+    return [folder / entry["file"] for entry in manifest["shards"]]
+
+
+def _command_for(folder: Path) -> str:
+    """The command that makes a split."""
+    presets = {"base": "tiny-base", "dev": "tiny-base"}
+    presets |= dict.fromkeys(("single", "dual", "mixed", "heldout"), "tiny-quickstart")
+    what = (
+        f"--preset {presets[folder.name]}" if folder.name in presets
+        else f"--split {folder.name} --pairs N --k K"
+    )
+    return f"python scripts/make_pairs.py --root {folder.parent} {what}"
+
+
+def _check_shard(path: Path, entry: dict, verify: bool, remedy: str) -> None:
+    remedy = f"delete the file and run `{remedy}` again"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is in the manifest but not on disk; run `{remedy}`")
+    if verify and file_sha256(path) != entry["sha256"]:
+        raise ValueError(
+            f"{path} is corrupt: sha256 differs from the manifest, {_first_bad(path)}; {remedy}"
+        )
+    if count_records(path) != entry["count"]:
+        raise ValueError(
+            f"{path} holds {count_records(path)} records, the manifest says {entry['count']} "
+            f"(a file that was never closed holds 0); {remedy}"
+        )
+
+
+def _first_bad(path: Path) -> str:
+    """Which record of a shard cannot be read, in words."""
+    try:
+        total = count_records(path)
+    except ValueError:
+        return "the file cannot be opened"
+    if total == 0:
+        return "0 records, it was never closed"
+    reader = ArrayRecordReader(str(path))
+    for index in range(total):
+        try:
+            decode(reader.read([index])[0])
+        except Exception as error:  # neither has a checksum error
+            return f"record {index} of {total} cannot be read ({error})"
+    return f"all {total} records can still be read"
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write whole or not at all."""
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(tmp, path)
+
+
+def _png(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG", compress_level=6)
+    return out.getvalue()

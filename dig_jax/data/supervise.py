@@ -1,0 +1,211 @@
+"""Keep render workers busy, replace those that die, and give back their pairs.
+
+Workers are separate programs (`python -m dig_jax.data.render`); this side never imports bpy.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import importlib.util
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dig_jax.data.produce import Request
+from dig_jax.data.scene import SceneConfig
+
+WORKER = (sys.executable, "-m", "dig_jax.data.render")
+_START_LIMIT_S = 180.0
+_PAIR_LIMIT_S = 60.0
+_RECYCLE = 1000  # pairs: Blender grows by some kB per render
+_MOST_DEATHS = 2
+
+
+class RenderFailed(RuntimeError):
+    """Some pairs could not be made; everything that could be was kept."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One finished pair."""
+
+    idx: int
+    record: bytes
+    dropped: Counter
+    cpu_s: float
+    renderer: str  # Blender's version
+
+
+def check_renderer() -> None:
+    """Fail early, with the remedy, where this Python has no Blender module."""
+    if importlib.util.find_spec("bpy") is None:
+        version = ".".join(map(str, sys.version_info[:3]))
+        raise RuntimeError(
+            f"Blender's `bpy` module is not installed for this Python {version}; rendering needs "
+            "Python 3.13 and the [render] extra: pip install -e '.[render]'"
+        )
+
+
+def render_pairs(
+    config: SceneConfig, requests: list[Request], workers: int, command: tuple[str, ...] = WORKER,
+    pair_limit_s: float = _PAIR_LIMIT_S,
+) -> Iterator[Made]:
+    """Every requested pair, in the order in which they get done.
+
+    A worker that dies or takes longer than pair_limit_s on one pair is replaced and the pair
+    asked for again; after two deaths the pair is set aside. Raises RenderFailed at the end
+    where any pair was set aside, and at once where a worker cannot even start.
+    """
+    pool = _Pool(config, command, pair_limit_s, deque(requests))
+    try:
+        for _ in range(min(workers, len(requests))):
+            pool.start()
+        while pool.queue or pool.busy():
+            yield from pool.turn()
+    finally:
+        pool.close()
+    if pool.failed:
+        lines = "\n  ".join(f"idx {idx}: {text}" for idx, text in sorted(pool.failed.items()))
+        raise RenderFailed(f"{len(pool.failed)} pairs could not be made:\n  {lines}")
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen
+    errors: object  # temporary file with the worker's stderr
+    since: float
+    renderer: str = ""  # empty until the worker has said that it is ready
+    job: Request | None = None
+    served: int = 0
+    buffer: bytearray = field(default_factory=bytearray)
+
+    def send(self, line: dict) -> None:
+        try:
+            self.process.stdin.write(json.dumps(line).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return  # its stdout is at an end too, and that is where a death is handled
+
+    def complaint(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read().decode(errors="replace").strip()[-600:]
+
+
+class _Pool:
+    """The running workers and the jobs not yet done."""
+
+    def __init__(self, config, command, pair_limit_s, queue):
+        self.config, self.command, self.pair_limit_s = config, command, pair_limit_s
+        self.queue = queue
+        self.workers: list[_Worker] = []
+        self.deaths: Counter = Counter()
+        self.failed: dict[int, str] = {}
+        self.selector = selectors.DefaultSelector()
+
+    def busy(self) -> bool:
+        return any(worker.job for worker in self.workers)
+
+    def start(self) -> None:
+        errors = tempfile.TemporaryFile()
+        process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env=_worker_environment(),
+        )
+        worker = _Worker(process, errors, time.monotonic())
+        self.workers.append(worker)
+        self.selector.register(process.stdout, selectors.EVENT_READ, worker)
+        worker.send({"config": dataclasses.asdict(self.config)})
+
+    def turn(self) -> Iterator[Made]:
+        """Wait for something to happen, and deal with it."""
+        for key, _ in self.selector.select(timeout=1.0):
+            worker = key.data
+            data = os.read(worker.process.stdout.fileno(), 1 << 20)
+            if not data:
+                self._bury(worker, f"exit status {worker.process.wait()}")
+                continue
+            worker.buffer += data
+            *lines, rest = worker.buffer.split(b"\n")
+            worker.buffer = bytearray(rest)
+            for line in lines:
+                yield from self._hear(worker, json.loads(line))
+        now = time.monotonic()
+        for worker in list(self.workers):
+            limit = self.pair_limit_s if worker.renderer else _START_LIMIT_S
+            if (worker.job or not worker.renderer) and now - worker.since > limit:
+                worker.process.kill()
+                self._bury(worker, f"no answer in {limit:.0f} s")
+
+    def _hear(self, worker: _Worker, reply: dict) -> Iterator[Made]:
+        if "ready" in reply:
+            worker.renderer = reply["ready"]
+        elif "failed" in reply:
+            self.failed[reply["idx"]] = reply["failed"]
+        else:
+            yield Made(
+                reply["idx"], base64.b64decode(reply["record"]), Counter(reply["dropped"]),
+                reply["cpu_s"], worker.renderer,
+            )
+        worker.job = None
+        if worker.served >= _RECYCLE and self.queue:
+            self._retire(worker)
+            self.start()
+        elif self.queue:
+            worker.job = self.queue.popleft()
+            worker.served += 1
+            worker.since = time.monotonic()
+            worker.send(dataclasses.asdict(worker.job))
+
+    def _bury(self, worker: _Worker, cause: str) -> None:
+        """Give a dead worker's job back and start another one."""
+        complaint, job, started = worker.complaint(), worker.job, bool(worker.renderer)
+        self._retire(worker)
+        if not started:
+            raise RenderFailed(f"a render worker did not start ({cause}): {complaint}")
+        if job is not None:
+            self.deaths[job.idx] += 1
+            if self.deaths[job.idx] >= _MOST_DEATHS:
+                self.failed[job.idx] = f"its worker died {_MOST_DEATHS} times ({cause}) {complaint}"
+            else:
+                self.queue.append(job)
+        if self.queue:
+            self.start()
+
+    def _retire(self, worker: _Worker) -> None:
+        self.selector.unregister(worker.process.stdout)
+        self.workers.remove(worker)
+        for pipe in (worker.process.stdin, worker.process.stdout):
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                continue  # unsent bytes to a dead worker are of no interest
+        try:
+            worker.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        worker.errors.close()
+
+    def close(self) -> None:
+        for worker in list(self.workers):
+            if worker.job is not None:
+                worker.process.kill()
+            self._retire(worker)
+        self.selector.close()
+
+
+def _worker_environment() -> dict[str, str]:
+    """One thread per worker, and this package importable there."""
+    home = str(Path(__file__).parents[2])
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    single = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return {**os.environ, **single, "PYTHONPATH": os.pathsep.join(paths)}

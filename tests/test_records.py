@@ -1,0 +1,194 @@
+"""Records and shards keep what was put in; damage is found and named; runs can be killed."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from fake_worker import paint
+
+from dig_jax.data import records
+from dig_jax.data.produce import Request, make_pair
+from dig_jax.data.scene import SceneConfig
+from dig_jax.data.splits import SplitSpec, render_split
+from dig_jax.data.supervise import RenderFailed, check_renderer, render_pairs
+
+CONFIG = SceneConfig(width=64, height=48)
+SPEC = SplitSpec("test", pairs=7, seed=0, k_low=1, k_high=3, shard_pairs=3)
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+
+
+def quiet(done, total, note):
+    pass
+
+
+def render(root, spec=SPEC, workers=2, config=CONFIG):
+    return render_split(root, spec, config, workers, quiet, FAKE)
+
+
+def hashes(manifest):
+    return [shard["sha256"] for shard in manifest["shards"]]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return root, render(root)
+
+
+@pytest.fixture
+def copy(rendered, tmp_path):
+    shutil.copytree(rendered[0] / "test", tmp_path / "test")
+    return tmp_path
+
+
+def test_record_round_trip():
+    pair, _ = make_pair(CONFIG, Request(0, "test", 0, 2, 2), lambda p, t: paint(CONFIG, p, t))
+    data = records.encode(pair)
+    again = records.decode(data)
+    for name in ("image_a", "image_b", "mask_a", "mask_b"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(pair, name))
+    assert again.meta == json.loads(json.dumps(pair.meta))
+    assert again.boxes_px.shape == (2, 4)
+    assert records.encode(pair) == data
+
+
+def test_bytes_that_are_no_record_are_refused():
+    with pytest.raises(ValueError, match="not a pair record"):
+        records.decode(b"nonsense")
+
+
+def test_split_holds_every_index_in_order(rendered):
+    root, manifest = rendered
+    paths = records.open_split(root / "test")
+    pairs = [records.decode(data) for path in paths for data in records.read_shard(path)]
+    assert [pair.meta["idx"] for pair in pairs] == list(range(7))
+    assert [shard["count"] for shard in manifest["shards"]] == [3, 3, 1]
+    assert sum(manifest["k"].values()) == manifest["pairs"] == 7
+    assert sum(manifest["types"].values()) == sum(len(pair.boxes_px) for pair in pairs)
+
+
+def test_pairs_do_not_depend_on_the_number_of_workers(rendered, tmp_path):
+    assert hashes(render(tmp_path, workers=1)) == hashes(rendered[1])
+
+
+def test_second_run_renders_nothing(copy):
+    """An unstartable worker proves that none is started."""
+    before = {path.name: path.stat().st_mtime_ns for path in (copy / "test").glob("*.arrayrecord")}
+    manifest = render_split(copy, SPEC, CONFIG, 2, quiet, ("/nonexistent",))
+    after = {path.name: path.stat().st_mtime_ns for path in (copy / "test").glob("*.arrayrecord")}
+    assert manifest["complete"]
+    assert after == before
+
+
+def test_killed_run_continues_to_the_same_bytes(rendered, tmp_path):
+    """kill -9 once the first shard is there; the second run must end with the same sha256."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import os, signal, test_records as t\n"
+        "def report(done, total, note):\n"
+        "    if note: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"t.render_split({str(tmp_path)!r}, t.SPEC, t.CONFIG, 1, report, t.FAKE)\n"
+    )
+    repository = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment)
+    assert done.returncode == -9
+    with pytest.raises(FileNotFoundError, match="1 of 3 shards"):
+        records.open_split(tmp_path / "test")
+    assert len(records.open_split(tmp_path / "test", allow_partial=True)) == 1
+    assert hashes(render(tmp_path)) == hashes(rendered[1])
+
+
+def test_leftover_of_a_half_written_shard_is_not_taken_for_data(copy, rendered):
+    folder = copy / "test"
+    name = records.shard_name(1, 3)
+    (folder / name).rename(folder / (name + ".tmp"))
+    assert hashes(render(copy)) == hashes(rendered[1])
+
+
+def test_missing_folder_names_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"make_pairs.py .*--preset tiny-quickstart"):
+        records.open_split(tmp_path / "single")
+
+
+def test_unclosed_shard_is_found(copy):
+    """An ArrayRecord file that was never closed opens without error and has 0 records."""
+    path = copy / "test" / records.shard_name(1, 3)
+    path.unlink()
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    writer.write(b"x")
+    shutil.copy(path, path.with_suffix(".open"))
+    writer.close()
+    shutil.move(path.with_suffix(".open"), path)
+    with pytest.raises(ValueError, match=rf"{path.name}.*corrupt.*(0 records|cannot be opened)"):
+        records.open_split(copy / "test")
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_truncated_shard_is_found(copy, verify):
+    path = copy / "test" / records.shard_name(0, 3)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=path.name):
+        records.open_split(copy / "test", verify=verify)
+
+
+def test_flipped_bits_name_the_record(copy):
+    path = copy / "test" / records.shard_name(0, 3)
+    data = bytearray(path.read_bytes())
+    data[3000] ^= 0xFF  # in the first record: three of several kB each
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"corrupt.*record 0 of 3 cannot"):
+        records.open_split(copy / "test")
+
+
+def test_corrupt_shard_is_made_again(copy, rendered):
+    path = copy / "test" / records.shard_name(2, 3)
+    path.write_bytes(b"rubbish")
+    assert hashes(render(copy)) == hashes(rendered[1])
+
+
+def test_two_kinds_of_pairs_never_mix(copy):
+    with pytest.raises(FileExistsError, match=r"another request.*choose another --root"):
+        render(copy, dataclasses.replace(SPEC, seed=5))
+    with pytest.raises(FileExistsError, match="another request"):
+        render(copy, config=dataclasses.replace(CONFIG, samples=99))
+
+
+def test_dead_worker_is_replaced(rendered, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_DIE_ONCE", f"4:{tmp_path / 'died'}")
+    assert hashes(render(tmp_path)) == hashes(rendered[1])
+    assert (tmp_path / "died").exists()
+
+
+def test_silent_worker_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_HANG_ONCE", f"1:{tmp_path / 'hung'}")
+    requests = [SPEC.request(idx) for idx in range(3)]
+    made = list(render_pairs(CONFIG, requests, 1, FAKE, pair_limit_s=2.0))
+    assert sorted(one.idx for one in made) == [0, 1, 2]
+    assert (tmp_path / "hung").exists()
+
+
+def test_deadly_pair_fails_the_run_and_keeps_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_DIE", "4")
+    with pytest.raises(RenderFailed, match=r"1 pairs.*\n.*idx 4: its worker died 2 times"):
+        render(tmp_path)
+    assert len(records.open_split(tmp_path / "test", allow_partial=True)) == 2
+
+
+def test_worker_that_cannot_start_says_why(tmp_path):
+    command = (sys.executable, "-c", "raise SystemExit('no module here')")
+    with pytest.raises(RenderFailed, match=r"did not start.*no module here"):
+        list(render_pairs(CONFIG, [SPEC.request(0)], 1, command))
+
+
+def test_python_without_blender_gets_the_remedy(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"bpy.*Python 3.13 and the \[render\] extra"):
+        check_renderer()
