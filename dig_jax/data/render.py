@@ -1,0 +1,227 @@
+"""The render worker: a program of its own, the only file that imports Blender.
+
+    python -m dig_jax.data.render
+
+It reads one JSON job per line from stdin and answers one JSON line per job on what was stdout
+at the start; Blender itself prints to that descriptor, so it is given /dev/null afterwards.
+bpy is GPL, wants one exact Python minor and edits sys.path: nothing else ever imports this.
+
+First line in: {"config": {...SceneConfig}}. Then {"seed", "split", "idx", "k_low", "k_high"}.
+Out: {"idx", "record": base64, "dropped": {...}, "cpu_s"} or {"idx", "failed": text}.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Vector
+
+from dig_jax.data.exr import read_exr
+from dig_jax.data.produce import Exhausted, Request, make_pair
+from dig_jax.data.records import encode
+from dig_jax.data.scene import COLORS, MATERIALS, Plan, SceneConfig, Thing, config_from_json
+
+_LIGHTS = {"key": (700.0, 2.0), "fill": (250.0, 4.0), "back": (300.0, 1.5)}  # W, disk size
+_GROUND_ALBEDO = 0.42
+_RUBBER = {"Metallic": 0.0, "Roughness": 0.75, "Specular IOR Level": 0.35}
+_METAL = {"Metallic": 1.0, "Roughness": 0.18}
+
+
+class Studio:
+    """Blender's global scene, built once; `render` only moves and swaps what is in it."""
+
+    def __init__(self, config: SceneConfig, path: Path):
+        self.config, self.path = config, path
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        _set_render(config, path)
+        self.materials = {
+            (color, material): _make_material(color, material)
+            for color in COLORS for material in MATERIALS
+        }
+        self.meshes = {"cube": _cube_mesh(), "sphere": _sphere_mesh(),
+                       "cylinder": _cylinder_mesh()}
+        _add_ground_and_world()
+        self.lights = {name: _add_light(name, *spec) for name, spec in _LIGHTS.items()}
+        self.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+        self.camera.data.sensor_fit = "HORIZONTAL"
+        bpy.context.scene.collection.objects.link(self.camera)
+        bpy.context.scene.camera = self.camera
+        self.slots = [self._add_slot(i + 1) for i in range(config.max_things)]
+
+    def render(self, plan: Plan, things: tuple[Thing, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Image u8[Y,X,3] in sRGB and thing ids u8[Y,X] of one side of a plan."""
+        self.camera.data.lens, self.camera.data.sensor_width = plan.camera.lens, plan.camera.sensor
+        _aim(self.camera, plan.camera.location, plan.camera.look_at)
+        for name, location in plan.lights:
+            _aim(self.lights[name], location, (0.0, 0.0, 0.0))
+        present = {thing.id: thing for thing in things}
+        for slot in self.slots:
+            thing = present.get(slot.pass_index)
+            slot.hide_render = thing is None
+            if thing is not None:
+                self._dress(slot, thing)
+        bpy.context.scene.cycles.seed = plan.render_seed
+        bpy.ops.render.render(write_still=True)
+        channels = read_exr(self.path)
+        linear = np.stack([channels[f"L.Combined.{c}"] for c in "RGB"], -1)
+        return _to_srgb(linear), np.rint(channels["L.Object Index.X"]).astype(np.uint8)
+
+    def _add_slot(self, thing_id: int):
+        slot = bpy.data.objects.new(f"thing{thing_id}", self.meshes["cube"])
+        slot.pass_index = thing_id
+        bpy.context.scene.collection.objects.link(slot)
+        return slot
+
+    def _dress(self, slot, thing: Thing) -> None:
+        slot.data = self.meshes[thing.shape]
+        slot.material_slots[0].link = "OBJECT"
+        slot.material_slots[0].material = self.materials[thing.color, thing.material]
+        slot.scale = (thing.radius,) * 3
+        slot.rotation_euler = (0.0, 0.0, thing.theta)
+        slot.location = (*thing.xy, thing.top / 2)
+
+
+def _set_render(config: SceneConfig, path: Path) -> None:
+    """Cycles on one CPU thread, plain linear EXR with the object index, nothing adaptive."""
+    scene = bpy.context.scene
+    render, cycles, image = scene.render, scene.cycles, scene.render.image_settings
+    render.engine = "CYCLES"
+    render.resolution_x, render.resolution_y = config.width, config.height
+    render.resolution_percentage = 100
+    render.threads_mode, render.threads = "FIXED", 1
+    render.use_persistent_data = True
+    render.use_compositing = render.use_sequencer = False
+    render.use_file_extension, render.filepath = False, str(path)
+    cycles.device = "CPU"
+    cycles.samples, cycles.use_adaptive_sampling = config.samples, False
+    cycles.use_denoising, cycles.denoiser = True, "OPENIMAGEDENOISE"
+    cycles.denoising_prefilter, cycles.denoising_use_gpu = "FAST", False
+    cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 3, 1, 2
+    cycles.transmission_bounces = cycles.volume_bounces = 0
+    cycles.caustics_reflective = cycles.caustics_refractive = False
+    cycles.sample_clamp_indirect, cycles.use_light_tree = 4.0, False
+    image.media_type = "MULTI_LAYER_IMAGE"  # before file_format, which it constrains
+    image.file_format, image.color_depth = "OPEN_EXR_MULTILAYER", "32"
+    image.exr_codec, image.use_exr_interleave = "NONE", True
+    layer = scene.view_layers[0]
+    layer.name, layer.use_pass_object_index = "L", True
+
+
+def _make_material(color: str, material: str):
+    out = bpy.data.materials.new(f"{color}_{material}")
+    shader = next(n for n in out.node_tree.nodes if n.type == "BSDF_PRINCIPLED")
+    shader.inputs["Base Color"].default_value = (*(c / 255 for c in COLORS[color]), 1.0)
+    for name, value in (_METAL if material == "metal" else _RUBBER).items():
+        shader.inputs[name].default_value = value
+    return out
+
+
+def _add_ground_and_world() -> None:
+    """A wide diffuse floor (Principled costs 15 % more here) under a dim sky."""
+    world = bpy.data.worlds.new("world")
+    sky = next(n for n in world.node_tree.nodes if n.type == "BACKGROUND")
+    sky.inputs["Color"].default_value = (0.8, 0.8, 0.82, 1.0)
+    sky.inputs["Strength"].default_value = 0.35
+    bpy.context.scene.world = world
+    material = bpy.data.materials.new("ground")
+    nodes = material.node_tree.nodes
+    diffuse = nodes.new("ShaderNodeBsdfDiffuse")
+    diffuse.inputs["Color"].default_value = (*(_GROUND_ALBEDO,) * 3, 1.0)
+    output = next(n for n in nodes if n.type == "OUTPUT_MATERIAL")
+    material.node_tree.links.new(diffuse.outputs["BSDF"], output.inputs["Surface"])
+    mesh = bpy.data.meshes.new("ground")
+    mesh.from_pydata([(-60, -60, 0), (60, -60, 0), (60, 60, 0), (-60, 60, 0)], [], [(0, 1, 2, 3)])
+    mesh.materials.append(material)
+    bpy.context.scene.collection.objects.link(bpy.data.objects.new("ground", mesh))
+
+
+def _add_light(name: str, watts: float, size: float):
+    light = bpy.data.lights.new(name, "AREA")
+    light.shape, light.energy, light.size = "DISK", watts, size
+    out = bpy.data.objects.new(name, light)
+    bpy.context.scene.collection.objects.link(out)
+    return out
+
+
+def _aim(thing, location, target) -> None:
+    """Place an object and turn its -Z axis to the target, its Y axis up."""
+    thing.location = location
+    thing.rotation_euler = (Vector(target) - Vector(location)).to_track_quat("-Z", "Y").to_euler()
+
+
+def _cube_mesh():
+    bpy.ops.mesh.primitive_cube_add(size=2**0.5)
+    return _bevelled(width=0.03, segments=2)
+
+
+def _sphere_mesh():
+    bpy.ops.mesh.primitive_uv_sphere_add(segments=48, ring_count=24, radius=1.0)
+    return _bevelled(width=0.0, segments=0)
+
+
+def _cylinder_mesh():
+    bpy.ops.mesh.primitive_cylinder_add(vertices=64, radius=1.0, depth=2.0)
+    return _bevelled(width=0.03, segments=2)
+
+
+def _bevelled(width: float, segments: int):
+    """The active object's mesh, edges rounded, smooth-shaded; the object itself is removed."""
+    helper = bpy.context.object
+    bpy.ops.object.shade_smooth()
+    if segments:
+        bevel = helper.modifiers.new("bevel", "BEVEL")
+        bevel.width, bevel.segments = width, segments
+        bevel.limit_method, bevel.harden_normals = "ANGLE", True
+        bpy.ops.object.modifier_apply(modifier="bevel")
+    mesh = helper.data
+    mesh.use_fake_user = True
+    mesh.materials.clear()
+    mesh.materials.append(None)  # one slot, filled per object
+    bpy.data.objects.remove(helper)
+    return mesh
+
+
+def _to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Scene-linear to u8 by the plain sRGB curve (no AgX, no dither)."""
+    x = np.clip(linear.astype(np.float64), 0.0, 1.0)
+    curve = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+    return np.rint(255 * curve).astype(np.uint8)
+
+
+def answer(studio: Studio, job: dict) -> dict:
+    """One job's reply."""
+    start = time.process_time()
+    try:
+        pair, dropped = make_pair(studio.config, Request(**job), studio.render)
+    except Exhausted as error:
+        return {"idx": job["idx"], "failed": str(error)}
+    record = base64.b64encode(encode(pair)).decode()
+    seconds = round(time.process_time() - start, 4)
+    return {"idx": job["idx"], "record": record, "dropped": dict(dropped), "cpu_s": seconds}
+
+
+def main() -> None:
+    """Serve jobs until stdin closes."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    shared = Path("/dev/shm")
+    folder = shared if os.access(shared, os.W_OK) else Path(bpy.app.tempdir)
+    path = folder / f"dig_jax_worker_{os.getpid()}.exr"
+    try:
+        studio = Studio(config_from_json(json.loads(sys.stdin.readline())["config"]), path)
+        print(json.dumps({"ready": bpy.app.version_string}), file=channel)
+        for line in sys.stdin:
+            print(json.dumps(answer(studio, json.loads(line))), file=channel)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
