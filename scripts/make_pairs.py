@@ -51,16 +51,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=1, help="differences per pair, at least")
     parser.add_argument("--k-max", type=int, help="at most (uniform in between); default: --k")
     parser.add_argument("--seed", type=int, default=0)
-    look = SceneConfig()
-    parser.add_argument("--width", type=int, default=look.width, help="px")
-    parser.add_argument("--height", type=int, default=look.height, help="px")
-    parser.add_argument("--samples", type=int, default=look.samples, help="Cycles samples per px")
+    for name, unit in (("width", "px"), ("height", "px"), ("samples", "Cycles samples per px")):
+        value = getattr(SceneConfig(), name)
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"{unit}; default: {value}")
     parser.add_argument("--workers", type=int, default=default_workers(),
                         help="render processes of one thread each; default: the cores")
     parser.add_argument("--shard-pairs", type=int, default=64)
     args = parser.parse_args(argv)
     if bool(args.preset) == bool(args.split):
         parser.error("give either --preset or --split")
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers} must be at least 1")
     if args.split and args.pairs is None:
         parser.error("--split needs --pairs")
     return args
@@ -123,6 +124,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, RenderFailed, RuntimeError) as error:
         print(f"make_pairs: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("make_pairs: stopped; whole shards are kept, the same command continues",
+              file=sys.stderr)
+        return 130
     return 0
 
 

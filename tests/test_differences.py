@@ -86,10 +86,11 @@ def test_same_index_same_plan_other_index_or_split_another(plans):
 
 
 def test_things_are_wide_enough_to_be_seen(plans):
+    shortest = CONFIG.min_side_px * CONFIG.width / 128
     for _, plan, forecast in plans:
         for change in plan.changes:
             seen = (forecast.mask_a == change.id) | (forecast.mask_b == change.id)
-            assert min(np.ptp(axis) + 1 for axis in np.nonzero(seen)) >= CONFIG.min_side_px
+            assert min(np.ptp(axis) + 1 for axis in np.nonzero(seen)) >= shortest
 
 
 def test_caster_agrees_with_projection_of_the_outline():

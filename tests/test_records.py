@@ -188,6 +188,11 @@ def test_worker_that_cannot_start_says_why(tmp_path):
         list(render_pairs(CONFIG, [SPEC.request(0)], 1, command))
 
 
+def test_no_workers_is_refused_rather_than_waited_for():
+    with pytest.raises(ValueError, match="workers=0"):
+        list(render_pairs(CONFIG, [SPEC.request(0)], 0, FAKE))
+
+
 def test_python_without_blender_gets_the_remedy(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"bpy.*Python 3.13 and the \[render\] extra"):

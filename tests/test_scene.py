@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dig_jax.config import DataConfig
 from dig_jax.data.differences import draw_task, propose
 from dig_jax.data.scene import (
     SPLIT_IDS,
@@ -51,6 +52,11 @@ def test_config_survives_json_text():
 def test_image_size_must_hold_whole_merged_patches(name, value, use):
     with pytest.raises(ValueError, match=rf"{name}={value} .*patch 8 x merge 2.*use {use}"):
         SceneConfig(**{name: value})
+
+
+def test_default_size_is_the_one_that_training_expects():
+    assert SceneConfig().width == DataConfig().image_width
+    assert SceneConfig().height == DataConfig().image_height
 
 
 def test_differences_must_leave_two_things_unchanged():

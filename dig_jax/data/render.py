@@ -6,8 +6,10 @@ It reads one JSON job per line from stdin and answers one JSON line per job on w
 at the start; Blender itself prints to that descriptor, so it is given /dev/null afterwards.
 bpy is GPL, wants one exact Python minor and edits sys.path: nothing else ever imports this.
 
-First line in: {"config": {...SceneConfig}}. Then {"seed", "split", "idx", "k_low", "k_high"}.
-Out: {"idx", "record": base64, "dropped": {...}, "cpu_s"} or {"idx", "failed": text}.
+First line in: {"config": {...SceneConfig}, "scratch": folder for the EXR}, best in shared memory.
+Then {"seed", "split", "idx", "k_low", "k_high"}.
+Out: {"ready": version}, then {"idx", "record": base64, "dropped": {...}, "cpu_s"} or
+{"idx", "failed": text}.
 """
 
 from __future__ import annotations
@@ -211,11 +213,10 @@ def main() -> None:
     """Serve jobs until stdin closes."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    shared = Path("/dev/shm")
-    folder = shared if os.access(shared, os.W_OK) else Path(bpy.app.tempdir)
-    path = folder / f"dig_jax_worker_{os.getpid()}.exr"
+    first = json.loads(sys.stdin.readline())
+    path = Path(first["scratch"]) / f"worker_{os.getpid()}.exr"
     try:
-        studio = Studio(config_from_json(json.loads(sys.stdin.readline())["config"]), path)
+        studio = Studio(config_from_json(first["config"]), path)
         print(json.dumps({"ready": bpy.app.version_string}), file=channel)
         for line in sys.stdin:
             print(json.dumps(answer(studio, json.loads(line))), file=channel)

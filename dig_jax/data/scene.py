@@ -50,13 +50,13 @@ class Rejected(Exception):
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """How scenes look and what is accepted; the defaults are the `tiny` look at 128x96.
+    """How scenes look and what is accepted; the defaults are the tiny look.
 
     Pixel thresholds marked (320x240) scale with the image's area.
     """
 
-    width: int = 128  # px, a multiple of IMAGE_MULTIPLE
-    height: int = 96
+    width: int = 96  # px, a multiple of IMAGE_MULTIPLE; as DataConfig's (a test compares)
+    height: int = 64
     samples: int = 8  # Cycles samples per pixel, denoised afterwards
     lens: float = 48.0  # mm on a 32 mm sensor, horizontal fit
     sensor: float = 32.0

@@ -65,6 +65,8 @@ def render_pairs(
     asked for again; after two deaths the pair is set aside. Raises RenderFailed at the end
     where any pair was set aside, and at once where a worker cannot even start.
     """
+    if workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1; use one per core")
     pool = _Pool(config, command, pair_limit_s, deque(requests))
     try:
         for _ in range(min(workers, len(requests))):
@@ -110,6 +112,8 @@ class _Pool:
         self.deaths: Counter = Counter()
         self.failed: dict[int, str] = {}
         self.selector = selectors.DefaultSelector()
+        shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.scratch = tempfile.TemporaryDirectory(prefix="dig_jax_", dir=shared)
 
     def busy(self) -> bool:
         return any(worker.job for worker in self.workers)
@@ -123,7 +127,8 @@ class _Pool:
         worker = _Worker(process, errors, time.monotonic())
         self.workers.append(worker)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
-        worker.send({"config": dataclasses.asdict(self.config)})
+        config = dataclasses.asdict(self.config)
+        worker.send({"config": config, "scratch": self.scratch.name})
 
     def turn(self) -> Iterator[Made]:
         """Wait for something to happen, and deal with it."""
@@ -201,6 +206,7 @@ class _Pool:
                 worker.process.kill()
             self._retire(worker)
         self.selector.close()
+        self.scratch.cleanup()
 
 
 def _worker_environment() -> dict[str, str]:
