@@ -1,0 +1,196 @@
+"""Checkpoints: a state's arrays, the step, and the configuration that made them.
+
+    <run_dir>/checkpoints/<step>/state     arrays, by Orbax
+    <run_dir>/checkpoints/<step>/config    the resolved configuration, JSON
+
+A checkpoint appears under its number only when it is whole (Orbax renames a temporary folder),
+and `save` returns only then. `restore` places arrays as the target says, so the mesh may change.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from dig_jax import typed
+from dig_jax.config import Config, Stage, from_json
+
+# Fields a resumed run may change: none of them bears on the numbers of a step, except that a
+# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh.
+MAY_CHANGE = (
+    "name",
+    "run_dir",
+    "steps",
+    "curriculum.stages",  # its past may not: see _same_history
+    "data.root",
+    "data.eval_split",
+    "data.prefetch",
+    "eval",
+    "checkpoint",
+    "mesh",
+    "model.remat",
+)
+
+
+def save(cfg: Config, step: int, state: Any) -> None:
+    """Writes <run_dir>/checkpoints/<step>, then deletes all but the checkpoint.keep newest.
+
+    step    steps done, so that a resumed run begins with it
+    state   pytree of arrays, sharded or not
+
+    Every process calls it. On return the checkpoint is on disk. A step already saved is kept
+    as it is.
+    """
+    with jax.transfer_guard("allow"), _open(cfg.run_dir, keep=cfg.checkpoint.keep) as manager:
+        if step in manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(typed.to_plain(cfg))
+        )
+        manager.save(step, args=items)
+        manager.wait_until_finished()
+
+
+def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
+    """(state, step) of a checkpoint, the newest unless `step` is given.
+
+    like   pytree of `jax.ShapeDtypeStruct` or arrays with the wanted shapes and shardings
+
+    Raises FileNotFoundError when there is none, and ValueError naming every field of `cfg` that
+    differs and may not, the arrays that do not fit `like`, or the checkpoint that is damaged.
+    """
+    step = _existing(cfg.run_dir, step)
+    check_config(cfg, step)
+    target = jax.tree.map(_abstract, like)
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    with jax.transfer_guard("allow"), _open(cfg.run_dir) as manager:
+        try:
+            saved = _arrays(manager.item_metadata(step).state)
+            misfits = _misfits(saved, _arrays(target)) if saved else ""
+            state = None if misfits else manager.restore(step, args=items).state
+        except Exception as error:  # Orbax and TensorStore raise whatever they met
+            raise ValueError(_damaged(cfg.run_dir, step, error)) from error
+    if misfits:
+        folder = _folder(cfg.run_dir) / str(step)
+        raise ValueError(f"{folder} holds another kind of state:\n{misfits}")
+    return state, step
+
+
+def latest_step(run_dir: str | Path) -> int | None:
+    """The newest whole checkpoint's step, or None."""
+    return max(saved_steps(run_dir), default=None)
+
+
+def saved_steps(run_dir: str | Path) -> list[int]:
+    """Steps of the whole checkpoints of a run, ascending."""
+    folder = _folder(run_dir)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def saved_config(run_dir: str | Path, step: int | None = None) -> Config:
+    """The configuration stored with a checkpoint, the newest unless `step` is given."""
+    return from_json(_config_text(run_dir, _existing(run_dir, step)))
+
+
+def check_config(cfg: Config, step: int) -> None:
+    """Raises ValueError naming the fields in which `cfg` may not differ from a checkpoint."""
+    saved = json.loads(_config_text(cfg.run_dir, step))
+    wrong = {
+        path: pair
+        for path, pair in typed.differences(saved, cfg).items()
+        if not any(path == name or path.startswith(name + ".") for name in MAY_CHANGE)
+    }
+    old_stages = [Stage(**stage) for stage in saved["curriculum"]["stages"]]
+    if not _same_history(old_stages, cfg.curriculum.stages, step):
+        wrong["curriculum.stages"] = (f"another mixture before step {step}", "this one")
+    if wrong:
+        lines = "\n".join(
+            f"  {path}: saved {old!r}, now {new!r}" for path, (old, new) in wrong.items()
+        )
+        raise ValueError(
+            f"the configuration differs from {_folder(cfg.run_dir) / str(step)}:\n{lines}\n"
+            f"set them back to continue that run, or start a new one with another --run-dir"
+        )
+
+
+def _open(run_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(_folder(run_dir), options=options, item_handlers=handlers)
+
+
+def _folder(run_dir: str | Path) -> Path:
+    return Path(run_dir).resolve() / "checkpoints"
+
+
+def _existing(run_dir: str | Path, step: int | None) -> int:
+    found = saved_steps(run_dir)
+    if not found or (step is not None and step not in found):
+        wanted = "checkpoint" if step is None else f"checkpoint {step}"
+        raise FileNotFoundError(f"{_folder(run_dir)} has no {wanted}; it holds {found or 'none'}")
+    return max(found) if step is None else step
+
+
+def _config_text(run_dir: str | Path, step: int) -> str:
+    path = _folder(run_dir) / str(step) / "config" / "metadata"
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
+        )
+    return path.read_text()
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _damaged(run_dir: str | Path, step: int, error: Exception) -> str:
+    others = [other for other in saved_steps(run_dir) if other != step]
+    reason = f"{type(error).__name__}: {error}"[:300]
+    return (
+        f"{_folder(run_dir) / str(step)} cannot be restored; move that folder away to go back to "
+        f"an earlier checkpoint ({others or 'none is left'}). {reason}"
+    )
+
+
+def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Dotted path -> (shape, dtype) of every array; optimiser placeholders are skipped."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    found = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return {name: (tuple(a.shape), str(a.dtype)) for name, a in found.items() if _has_shape(a)}
+
+
+def _has_shape(leaf: Any) -> bool:
+    return getattr(leaf, "shape", None) is not None
+
+
+def _misfits(saved: dict, wanted: dict) -> str:
+    """One line per array that differs, at most ten."""
+    differ = typed.differences(
+        {name: str(kind) for name, kind in saved.items()},
+        {name: str(kind) for name, kind in wanted.items()},
+    )
+    lines = [f"  {name}: saved {old}, wanted {new}" for name, (old, new) in differ.items()]
+    return "\n".join(lines[:10])
+
+
+def _same_history(old: Sequence[Stage], new: Sequence[Stage], step: int) -> bool:
+    """Whether two curricula drew the same mixture in every step before `step`."""
+
+    def past(stages):
+        begun, first = [], 0
+        for stage in stages:
+            if first < step:
+                begun.append((first, min(stage.until, step), _shares(stage)))
+            first = stage.until
+        return begun
+
+    return past(old) == past(new)
+
+
+def _shares(stage: Stage) -> dict[str, float]:
+    return {name: weight for name, weight in stage.weights.items() if weight > 0}
