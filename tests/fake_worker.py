@@ -8,6 +8,7 @@ FAKE_HANG_ONCE="idx:marker" goes silent instead.
 import base64
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -51,7 +52,8 @@ def _misbehave(idx: int) -> None:
 
 
 def main() -> None:
-    config = config_from_json(json.loads(sys.stdin.readline())["config"])
+    first = json.loads(sys.stdin.readline())
+    config = config_from_json(first["config"])
     print(json.dumps({"ready": "fake"}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -60,6 +62,7 @@ def main() -> None:
         record = base64.b64encode(encode(pair)).decode()
         reply = {"idx": job["idx"], "record": record, "dropped": dict(dropped), "cpu_s": 0.01}
         print(json.dumps(reply), flush=True)
+    shutil.rmtree(first["scratch"], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ It reads one JSON job per line from stdin and answers one JSON line per job on w
 at the start; Blender itself prints to that descriptor, so it is given /dev/null afterwards.
 bpy is GPL, wants one exact Python minor and edits sys.path: nothing else ever imports this.
 
-First line in: {"config": {...SceneConfig}, "scratch": folder for the EXR}, best in shared memory.
+First line in: {"config": {...SceneConfig}, "scratch": a folder to use and remove}.
 Then {"seed", "split", "idx", "k_low", "k_high"}.
 Out: {"ready": version}, then {"idx", "record": base64, "dropped": {...}, "cpu_s"} or
 {"idx", "failed": text}.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -214,14 +215,14 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     first = json.loads(sys.stdin.readline())
-    path = Path(first["scratch"]) / f"worker_{os.getpid()}.exr"
+    scratch = Path(first["scratch"])
     try:
-        studio = Studio(config_from_json(first["config"]), path)
+        studio = Studio(config_from_json(first["config"]), scratch / "pair.exr")
         print(json.dumps({"ready": bpy.app.version_string}), file=channel)
         for line in sys.stdin:
             print(json.dumps(answer(studio, json.loads(line))), file=channel)
     finally:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,7 @@ def render_pairs(
 class _Worker:
     process: subprocess.Popen
     errors: object  # temporary file with the worker's stderr
+    scratch: str  # folder of its own, in shared memory where there is any
     since: float
     renderer: str = ""  # empty until the worker has said that it is ready
     job: Request | None = None
@@ -112,8 +114,6 @@ class _Pool:
         self.deaths: Counter = Counter()
         self.failed: dict[int, str] = {}
         self.selector = selectors.DefaultSelector()
-        shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.scratch = tempfile.TemporaryDirectory(prefix="dig_jax_", dir=shared)
 
     def busy(self) -> bool:
         return any(worker.job for worker in self.workers)
@@ -124,11 +124,13 @@ class _Pool:
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
             env=_worker_environment(),
         )
-        worker = _Worker(process, errors, time.monotonic())
+        shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        scratch = tempfile.mkdtemp(prefix="dig_jax_", dir=shared)
+        worker = _Worker(process, errors, scratch, time.monotonic())
         self.workers.append(worker)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
         config = dataclasses.asdict(self.config)
-        worker.send({"config": config, "scratch": self.scratch.name})
+        worker.send({"config": config, "scratch": scratch})
 
     def turn(self) -> Iterator[Made]:
         """Wait for something to happen, and deal with it."""
@@ -199,6 +201,7 @@ class _Pool:
             worker.process.kill()
             worker.process.wait()
         worker.errors.close()
+        shutil.rmtree(worker.scratch, ignore_errors=True)  # the worker does it too, if it can
 
     def close(self) -> None:
         for worker in list(self.workers):
@@ -206,7 +209,6 @@ class _Pool:
                 worker.process.kill()
             self._retire(worker)
         self.selector.close()
-        self.scratch.cleanup()
 
 
 def _worker_environment() -> dict[str, str]:
