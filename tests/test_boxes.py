@@ -54,7 +54,7 @@ def test_numpy_in_gives_numpy_out_and_tracers_give_jax():
     assert isinstance(boxes.pairwise_l1(jnp.asarray(a), a), jax.Array)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(box_arrays(3), box_arrays(2))
 def test_overlaps_are_symmetric_and_bounded(a, b):
     for kernel, low, high in [
@@ -68,7 +68,7 @@ def test_overlaps_are_symmetric_and_bounded(a, b):
         assert (ab <= high + 1e-12).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(box_arrays(3), box_arrays(2), st.floats(0.01, 100.0), st.floats(-10, 10))
 def test_iou_and_giou_ignore_scale_and_translation(a, b, scale, shift):
     """So the frame does not matter to them; float64, 1e-9 covers the cancellation at shift 10."""
@@ -77,7 +77,7 @@ def test_iou_and_giou_ignore_scale_and_translation(a, b, scale, shift):
         np.testing.assert_allclose(moved, kernel(a, b), atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(box_arrays(3), box_arrays(2))
 def test_giou_never_exceeds_iou(a, b):
     assert (boxes.pairwise_giou(a, b) <= boxes.pairwise_iou(a, b) + 1e-12).all()
@@ -86,7 +86,7 @@ def test_giou_never_exceeds_iou(a, b):
 def test_degenerate_boxes_give_zero_and_finite_gradients():
     flat = jnp.zeros((2, 4))
     assert (boxes.pairwise_iou(flat, flat) == 0).all()
-    grads = jax.grad(lambda x: boxes.pairwise_giou(x, flat).sum())(flat)
+    grads = jax.jit(jax.grad(lambda x: boxes.pairwise_giou(x, flat).sum()))(flat)
     assert jnp.isfinite(grads).all()
 
 

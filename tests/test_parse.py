@@ -192,7 +192,7 @@ def test_seeded_damage_to_a_good_answer_never_raises():
         check_invariants("".join(chars))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     st.text()
     | st.lists(st.sampled_from(PIECES)).map("".join)
@@ -202,7 +202,7 @@ def test_any_text_never_raises(text):
     check_invariants(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

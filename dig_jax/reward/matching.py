@@ -1,0 +1,85 @@
+"""One-to-one assignment of predicted to true boxes, inside jit.
+
+Two interchangeable solvers, `f32[..., Q, M] -> i32[..., Q]`:
+
+- `assign`      scipy on the host, one call for the whole array. The default.
+- `assign_xla`  optax's Hungarian algorithm, entirely on the device: seconds to compile, no host.
+                The tests hold the two against each other.
+
+optax's door is `optim`; this file opens `optax.assignment` and nothing else of it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.assignment
+from scipy.optimize import linear_sum_assignment
+
+# The price of a pair that must not be matched. Above any sum of real costs in [0, 1], so that a
+# solver prefers real pairs, and small enough that float32 still tells real costs apart beside it.
+PAD_COST = 128.0
+
+
+def price_padding(cost: jax.Array, pred_valid: jax.Array, true_valid: jax.Array) -> jax.Array:
+    """Costs with every pair that involves padding, or is not finite, at PAD_COST.
+
+    cost        f32[..., Q, M]   real pairs in [0, 1], min(Q, M) < PAD_COST; padding may be NaN
+    pred_valid  bool[..., Q]
+    true_valid  bool[..., M]
+    """
+    assert min(cost.shape[-2:]) < PAD_COST, cost.shape
+    real = pred_valid[..., :, None] & true_valid[..., None, :] & jnp.isfinite(cost)
+    return jnp.where(real, cost, PAD_COST)
+
+
+def assign(cost: jax.Array) -> jax.Array:
+    """Cheapest one-to-one assignment of predictions to truths, by scipy on the host.
+
+    cost   f32[..., Q, M]   padding at PAD_COST
+    ->     i32[..., Q]      matched column, or -1 where there is none
+
+    As many real pairs as possible are matched, at the least total cost. No gradient flows
+    through. One host call for all leading axes, vmapped ones included ("sequential" would call
+    once per matrix). Under plain jit a sharded batch travels to device 0 first; inside shard_map
+    every shard calls its own host with its own rows.
+    """
+    shape = jax.ShapeDtypeStruct(cost.shape[:-1], jnp.int32)
+    cost = jax.lax.stop_gradient(cost)
+    return jax.pure_callback(assign_on_host, shape, cost, vmap_method="expand_dims")
+
+
+def assign_on_host(cost: np.ndarray) -> np.ndarray:
+    """`assign` for NumPy arrays. It runs inside the callback, where calling jax may deadlock."""
+    cost = np.asarray(cost)
+    match = np.full(cost.shape[:-1], -1, np.int32)
+    for index in np.ndindex(cost.shape[:-2]):
+        matrix, row = cost[index], match[index]
+        real = matrix < PAD_COST
+        preds, trues = np.flatnonzero(real.any(axis=1)), np.flatnonzero(real.any(axis=0))
+        inner = np.ix_(preds, trues)  # padding never reaches scipy
+        chosen, columns = linear_sum_assignment(np.where(real[inner], matrix[inner], PAD_COST))
+        keep = real[preds[chosen], trues[columns]]
+        row[preds[chosen[keep]]] = trues[columns[keep]]
+    return match
+
+
+def assign_xla(cost: jax.Array) -> jax.Array:
+    """`assign` without a host: the same contract, optax's solver vmapped over leading axes.
+
+    Between assignments whose totals differ by less than float32 can tell (about 1e-5 for costs
+    in [0, 1]) the choice may differ from scipy's, which computes in float64. Under shard_map pass
+    check_vma=False: optax's loops start from values that do not vary over the mesh.
+    """
+    q, m = cost.shape[-2:]
+    if cost.size == 0:
+        return jnp.full(cost.shape[:-1], -1, jnp.int32)
+    # NaN fails the comparison: the solver's loops would not end on one
+    flat = jnp.where(cost < PAD_COST, jax.lax.stop_gradient(cost), PAD_COST).reshape(-1, q, m)
+    match = jax.vmap(_assign_one)(flat)
+    return match.reshape(cost.shape[:-1])
+
+
+def _assign_one(cost):
+    preds, trues = optax.assignment.hungarian_algorithm(cost)
+    real = cost[preds, trues] < PAD_COST
+    return jnp.full(cost.shape[0], -1, jnp.int32).at[preds].set(jnp.where(real, trues, -1))
