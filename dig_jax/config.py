@@ -25,7 +25,7 @@ _QUESTION = (
 class ModelSource:
     source: str = "assets/tiny_qwen3vl"  # Hugging Face folder: config.json, safetensors, tokenizer
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of matmuls; weights stay float32
-    attention: Literal["xla", "cudnn", "splash"] = "xla"  # kernel: any backend, GPU, TPU
+    attention: Literal["xla"] = "xla"  # kernel; one so far, on any backend
     remat: Literal["none", "full"] = "none"  # blocks recomputed in the backward pass
 
     def __post_init__(self):
@@ -197,10 +197,11 @@ class EvalConfig:
     batch: int = 20  # pairs per forward; the last batch is padded
     every: int = 0  # steps between evaluations while training; 0 = only before and after
     bootstrap: int = 2000  # resamples behind each 95 % interval
+    samples: int = 0  # answers drawn per pair at rollout.temperature; 0 = one greedy answer
 
     def __post_init__(self):
         typed.check_fields(self, "eval")
-        at_least("eval", self, pairs=1, batch=1, every=0, bootstrap=1)
+        at_least("eval", self, pairs=1, batch=1, every=0, bootstrap=1, samples=0)
 
 
 @dataclass(frozen=True)
