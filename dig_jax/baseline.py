@@ -13,7 +13,7 @@ MIN_PX = 12  # smallest component of a 128 x 96 image, in proportion to the area
 REFERENCE_PX = 128 * 96
 
 
-def difference_boxes(image_a: np.ndarray, image_b: np.ndarray) -> np.ndarray:
+def pixel_difference(image_a: np.ndarray, image_b: np.ndarray) -> np.ndarray:
     """Boxes of the regions in which two images differ.
 
     image_a, image_b  u8[Y, X, 3]
