@@ -79,6 +79,23 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
     return state, step
 
 
+def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
+    """The `params` of a checkpoint alone: moments and reference are not read.
+
+    like   the tree of parameters as `jax.ShapeDtypeStruct`, with the wanted shardings
+    """
+    step = _existing(cfg.run_dir, step)
+    target = {"params": jax.tree.map(_abstract, like)}
+    shardings = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=leaf.sharding), target)
+    args = ocp.args.PyTreeRestore(target, restore_args=shardings, partial_restore=True)
+    folder = _folder(cfg.run_dir) / str(step) / "state"
+    with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as reader:
+        try:
+            return reader.restore(folder, args=args)["params"]
+        except Exception as error:  # Orbax and TensorStore raise whatever they met
+            raise ValueError(_damaged(cfg.run_dir, step, error)) from error
+
+
 def latest_step(run_dir: str | Path) -> int | None:
     """The newest whole checkpoint's step, or None."""
     return max(saved_steps(run_dir), default=None)

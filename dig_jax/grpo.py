@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dig_jax.config import GrpoConfig
+from dig_jax.config import CurriculumConfig, GrpoConfig
 from dig_jax.model.params import ModelConfig, Params
 from dig_jax.optim import Optimizer
 from dig_jax.prompt import PromptInputs
@@ -46,6 +46,30 @@ class TrainState:
     opt_state: object
     reference: Params | None
     step: jax.Array
+
+    @classmethod
+    def start(cls, params: Params, optimizer: Optimizer, *, keep_reference: bool) -> "TrainState":
+        """Step 0: the policy is its own reference."""
+        return cls(
+            params=params,
+            opt_state=optimizer.init(params),
+            reference=jax.tree.map(jnp.copy, params) if keep_reference else None,
+            step=jnp.int32(0),
+        )
+
+
+def enter_stage(cfg: CurriculumConfig, optimizer: Optimizer, state: TrainState) -> TrainState:
+    """The state at the first step of a later curriculum stage.
+
+    Relaunching a trainer per stage silently moves the reference and resets Adam; here both are
+    choices: `cfg.reference` "per_stage" makes the policy the new reference, `cfg.optimizer`
+    "reset" zeroes the moments.
+    """
+    if cfg.reference == "per_stage" and state.reference is not None:
+        state = state.replace(reference=jax.tree.map(jnp.copy, state.params))
+    if cfg.optimizer == "reset":
+        state = state.replace(opt_state=jax.tree.map(jnp.zeros_like, state.opt_state))
+    return state
 
 
 @struct.dataclass

@@ -1,0 +1,197 @@
+"""Held-out evaluation: what a policy boxes on pairs it has never trained on.
+
+    python -m dig_jax.evaluate --config configs/tiny_cpu.py --name before
+    python -m dig_jax.evaluate --config configs/tiny_cpu.py --name after --from-run
+
+Scores are means over pairs with 95 % bootstrap intervals over pairs; the answer to a pair is
+greedy unless eval.samples asks for draws at the rollout temperature.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dig_jax import checkpoint, sharding
+from dig_jax.baseline import pixel_difference
+from dig_jax.boxes import pairwise_iou, qwen_from_unit, unit_from_px
+from dig_jax.commandline import add_config_arguments, config_from
+from dig_jax.config import Config
+from dig_jax.data.pipeline import Batch, eval_pairs
+from dig_jax.model.params import Params, model_specs, param_shapes
+from dig_jax.reward.matching import assign_on_host
+from dig_jax.reward.reward import make_reward, score_texts
+from dig_jax.rollout import make_sampler
+from dig_jax.runlog import progress, write_whole
+from dig_jax.session import Session, load_weights, open_session
+
+METRICS = ("precision", "recall", "f1", "iou", "format", "count_ok", "reward")
+
+
+def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params], list[dict]]:
+    """Bind the statics; returns evaluate(params) -> one row per held-out pair, in order.
+
+    A row holds the pair's true and predicted boxes (unit frame), the answer's text, and every
+    metric of METRICS, averaged over the pair's answers if there are several.
+    """
+    cfg = session.cfg
+    greedy = cfg.eval.samples == 0
+    sample = jax.jit(
+        make_sampler(
+            session.model,
+            group=max(1, cfg.eval.samples),
+            max_tokens=cfg.rollout.max_tokens,
+            temperature=0.0 if greedy else cfg.rollout.temperature,
+        ),
+        out_shardings=sharding.replicated(session.mesh),
+    )
+    reward_fn = make_reward(cfg.reward)
+    prompt = session.prompt_rows(cfg.eval.batch)
+    key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)
+
+    def evaluate(params: Params) -> list[dict]:
+        rows = []
+        for number, batch in enumerate(progress(batches, "evaluate")):
+            images = sharding.shard_global(batch.images, session.mesh)
+            first = number * cfg.eval.batch
+            rollout = sample(params, prompt, images, jax.random.wrap_key_data(key), first)
+            host = jax.device_get(rollout)
+            texts = session.texts(host.tokens, host.valid.sum(-1))
+            reward, parsed = score_texts(texts, host.ended, batch.truth, reward_fn, cfg.reward)
+            rows += answer_rows(batch, texts, parsed, jax.device_get(reward))
+        return rows
+
+    return evaluate
+
+
+def answer_rows(batch: Batch, texts, parsed, reward) -> list[dict]:
+    """One row per real pair of a scored batch; the shown answer is the first of its group."""
+    rows = []
+    for i in np.flatnonzero(batch.real):
+        true = batch.truth.boxes[i][batch.truth.valid[i]]
+        means = {name: float(part[i].mean()) for name, part in reward.parts.items()}
+        rows.append(
+            {
+                "pair_id": int(batch.pair_id[i]),
+                "n_true": len(true),
+                "text": texts[i][0],
+                "verdict": str(parsed[i][0].verdict),
+                **matched_boxes(parsed[i][0].boxes_unit, true),
+                **means,
+                "reward": float(reward.total[i].mean()),
+            }
+        )
+    return rows
+
+
+def matched_boxes(pred: np.ndarray, true: np.ndarray) -> dict:
+    """Boxes as lists, and for each predicted one its true partner (-1: none) and their IoU."""
+    iou = np.asarray(pairwise_iou(pred, true)).reshape(len(pred), len(true))
+    match = assign_on_host(1 - iou) if iou.size else np.full(len(pred), -1)
+    shared = [float(iou[q, m]) if m >= 0 else 0.0 for q, m in enumerate(match)]
+    return {
+        "pred": np.round(pred, 4).tolist(),
+        "true": np.round(true, 4).tolist(),
+        "match": [int(m) for m in match],
+        "match_iou": [round(x, 4) for x in shared],
+    }
+
+
+def pixel_rows(cfg: Config, batches: list[Batch]) -> list[dict]:
+    """The pixel-difference baseline's rows: no model, the task's shortcut."""
+    reward_fn = make_reward(cfg.reward)
+    width, height = cfg.data.image_width, cfg.data.image_height
+    rows = []
+    for batch in batches:
+        found = [unit_from_px(pixel_difference(a, b), width, height) for a, b in batch.images]
+        texts = [[json.dumps([{"bbox_2d": qwen_from_unit(b).tolist()} for b in boxes])] for boxes in found]
+        ended = np.ones((len(texts), 1), bool)
+        reward, parsed = score_texts(texts, ended, batch.truth, reward_fn, cfg.reward)
+        rows += answer_rows(batch, texts, parsed, jax.device_get(reward))
+    return rows
+
+
+def summarize(rows: list[dict], *, resamples: int, seed: int = 0) -> dict[str, list[float]]:
+    """metric -> [mean, low, high]: 95 % percentile bootstrap over pairs.
+
+    F1, count accuracy and predicted boxes are also given by the true number of differences
+    ("f1_n2"). All metrics share one set of resamples, so their intervals are comparable.
+    """
+    rng = np.random.default_rng(seed)
+    counts = sorted({row["n_true"] for row in rows})
+    columns = {name: [row[name] for row in rows] for name in METRICS}
+    summary = {name: _interval(np.array(x), resamples, rng) for name, x in columns.items()}
+    for n in counts:
+        some = [row for row in rows if row["n_true"] == n]
+        for name in ("f1", "count_ok", "n_pred"):
+            values = np.array([row[name] for row in some])
+            summary[f"{name}_n{n}"] = _interval(values, resamples, rng)
+    return summary
+
+
+def _interval(values: np.ndarray, resamples: int, rng: np.random.Generator) -> list[float]:
+    draws = rng.integers(0, len(values), (resamples, len(values)))
+    low, high = np.quantile(values[draws].mean(-1), [0.025, 0.975])
+    return [float(values.mean()), float(low), float(high)]
+
+
+def write_evaluation(cfg: Config, name: str, rows: list[dict]) -> dict:
+    """<run_dir>/eval_<name>.json with protocol, summary and rows; returns the summary."""
+    summary = summarize(rows, resamples=cfg.eval.bootstrap)
+    decode = "greedy" if cfg.eval.samples == 0 else (
+        f"{cfg.eval.samples} samples at temperature {cfg.rollout.temperature}"
+    )
+    protocol = {
+        "split": cfg.data.eval_split,
+        "pairs": len(rows),
+        "decode": decode,
+        "max_tokens": cfg.rollout.max_tokens,
+        "question": cfg.prompt.question,
+        "iou_threshold": cfg.reward.iou_threshold,
+        "image": [cfg.data.image_width, cfg.data.image_height],
+    }
+    body = {"name": name, "protocol": protocol, "summary": summary, "rows": rows}
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"eval_{name}.json", json.dumps(body))
+    return summary
+
+
+def trained_weights(session: Session) -> Params:
+    """The parameters of the run's newest checkpoint, without its optimiser state."""
+    specs = model_specs(session.model)
+    like = jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+        param_shapes(specs),
+        session.shardings,
+    )
+    return checkpoint.restore_params(session.cfg, like)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Score a policy on held-out pairs.")
+    add_config_arguments(parser)
+    parser.add_argument("--name", required=True, help="writes <run_dir>/eval_<name>.json")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--source", help="checkpoint folder instead of the config's")
+    which.add_argument("--from-run", action="store_true", help="the run's newest checkpoint")
+    which.add_argument("--pixel-diff", action="store_true", help="the baseline without a model")
+    args = parser.parse_args(argv)
+    cfg = config_from(args)
+    batches = eval_pairs(cfg)
+    if args.pixel_diff:
+        rows = pixel_rows(cfg, batches)
+    else:
+        session = open_session(cfg, source=args.source)
+        weights = trained_weights(session) if args.from_run else load_weights(session, args.source)
+        rows = make_evaluator(session, batches)(weights)
+    summary = write_evaluation(cfg, args.name, rows)
+    line = "  ".join(f"{name} {summary[name][0]:.3f}" for name in METRICS)
+    print(f"{args.name}: {len(rows)} pairs of {cfg.data.eval_split}  {line}")
+
+
+if __name__ == "__main__":
+    main()

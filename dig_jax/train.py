@@ -1,0 +1,151 @@
+"""Train by GRPO through the curriculum: the algorithm, on one page.
+
+    python -m dig_jax.train --config configs/tiny_cpu.py [--set optim.rate=1e-4] [--run-dir D]
+
+The same command continues a run that was stopped: from its last checkpoint, bit for bit.
+"""
+
+import jax
+import numpy as np
+
+from dig_jax import checkpoint, sharding
+from dig_jax.commandline import parse_config
+from dig_jax.config import Config, config_text
+from dig_jax.data.curriculum import stage_of
+from dig_jax.data.pipeline import eval_pairs, train_pairs
+from dig_jax.evaluate import make_evaluator, summarize
+from dig_jax.grpo import TrainState, enter_stage, group_advantage, make_update
+from dig_jax.model.params import model_specs, param_shapes
+from dig_jax.optim import make_optimizer, opt_shardings
+from dig_jax.reward.reward import make_reward, score_texts
+from dig_jax.rollout import make_sampler
+from dig_jax.runlog import RunLog
+from dig_jax.session import Session, load_weights, open_session
+
+SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
+
+
+def train(cfg: Config) -> None:
+    """Run cfg.steps rollout batches, or what is left of them."""
+    session = open_session(cfg)
+    mesh, model = session.mesh, session.model
+    optimizer = make_optimizer(cfg.optim, cfg.steps, param_shapes(model_specs(model)))
+    state = restore_or_start(session, optimizer)
+    first = int(state.step)
+    pairs = train_pairs(cfg, first, sharding.process_slice(mesh))
+    evaluate = make_evaluator(session, eval_pairs(cfg)) if cfg.eval.every else None
+
+    sample = jax.jit(
+        make_sampler(
+            model,
+            group=cfg.rollout.group,
+            max_tokens=cfg.rollout.max_tokens,
+            temperature=cfg.rollout.temperature,
+        )
+    )
+    update = jax.jit(
+        make_update(cfg.grpo, model, optimizer, temperature=cfg.rollout.temperature),
+        donate_argnums=0,
+        out_shardings=(state_shardings(session, optimizer), sharding.replicated(mesh)),
+    )
+    advantage_of = jax.jit(group_advantage, static_argnums=1)
+    reward_fn = make_reward(cfg.reward)
+    prompt = session.prompt_rows(cfg.pairs_per_step)
+    root = jax.random.key(cfg.seed)
+
+    with RunLog(cfg, first, shown=SHOWN) as log:
+        for step in range(first, cfg.steps):
+            stage = stage_of(cfg.curriculum.stages, step)
+            if step in {s.until for s in cfg.curriculum.stages}:
+                state = enter_stage(cfg.curriculum, optimizer, state)
+            with log.timed("data"):
+                batch = next(pairs)
+                images = sharding.shard_batch(batch.images, mesh)
+            with log.timed("rollout"):
+                key = jax.random.fold_in(root, step)
+                rollout = sample(state.params, prompt, images, key)
+                host = fetch(rollout)
+            with log.timed("reward"):
+                texts = session.texts(host.tokens, host.valid.sum(-1))
+                truth = fetch(sharding.shard_batch(batch.truth, mesh))
+                reward, parsed = score_texts(texts, host.ended, truth, reward_fn, cfg.reward)
+                advantage, flat = advantage_of(reward.total, cfg.grpo.advantage_eps)
+                advantage = sharding.shard_global(np.asarray(advantage), mesh)
+            with log.timed("update"):
+                state, stats = update(state, prompt, images, rollout, advantage)
+                stats = jax.device_get(stats)
+            log.write(step, step_metrics(host, reward, flat, parsed) | stats, stage=stage)
+            if evaluate and (step + 1) % cfg.eval.every == 0:
+                summary = summarize(evaluate(state.params), resamples=cfg.eval.bootstrap)
+                log.write(step, {k: mean for k, (mean, _, _) in summary.items()}, kind="eval")
+            if (step + 1) % cfg.checkpoint.every == 0 or step + 1 == cfg.steps:
+                checkpoint.save(cfg, step + 1, state)
+
+
+def restore_or_start(session: Session, optimizer) -> TrainState:
+    """The run's newest checkpoint; without one, the source's weights as policy and reference."""
+    cfg = session.cfg
+    if checkpoint.latest_step(cfg.run_dir) is not None:
+        like = jax.tree.map(
+            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+            jax.eval_shape(lambda: first_state(session, optimizer, None)),
+            state_shardings(session, optimizer),
+        )
+        return checkpoint.restore(cfg, like)[0]
+    params = load_weights(session)
+    return jax.jit(
+        lambda p: first_state(session, optimizer, p),
+        out_shardings=state_shardings(session, optimizer),
+    )(params)
+
+
+def first_state(session: Session, optimizer, params) -> TrainState:
+    if params is None:
+        params = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), param_shapes(model_specs(session.model)))
+    return TrainState.start(params, optimizer, keep_reference=session.cfg.grpo.kl_coef > 0)
+
+
+def state_shardings(session: Session, optimizer) -> TrainState:
+    """Where every leaf of the state lives: moments and reference beside their parameter."""
+    whole = sharding.replicated(session.mesh)
+    shapes = param_shapes(model_specs(session.model))
+    return TrainState(
+        params=session.shardings,
+        opt_state=opt_shardings(optimizer, shapes, session.shardings, whole),
+        reference=session.shardings if session.cfg.grpo.kl_coef else None,
+        step=whole,
+    )
+
+
+def fetch(tree):
+    """Host copies of sharded arrays, whole on every process: all of them score all answers."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental.multihost_utils import process_allgather
+
+    return process_allgather(tree, tiled=True)
+
+
+def step_metrics(rollout, reward, flat, parsed) -> dict[str, float]:
+    """What the rollout says about the policy; means over all B x G answers."""
+    parts = jax.device_get(reward.parts)
+    lengths = rollout.valid.sum(-1)
+    verdicts = [p.verdict for row in parsed for p in row]
+    means = {name: part.mean() for name, part in parts.items()}
+    return {
+        "reward": np.mean(reward.total),
+        "reward_spread": np.std(reward.total, axis=-1).mean(),
+        **means,
+        "flat_groups": np.mean(flat),
+        "length": lengths.mean(),
+        "length_max": lengths.max(),
+        "tokens": lengths.sum(),
+        "ended": rollout.ended.mean(),
+        "truncated": 1 - rollout.ended.mean(),
+        "parse_failures": np.mean([not p.n_boxes and p.verdict != "ok" for row in parsed for p in row]),
+        "verdicts_not_ok": np.mean([v != "ok" for v in verdicts]),
+    }
+
+
+if __name__ == "__main__":
+    train(parse_config(description=__doc__.splitlines()[0]))
