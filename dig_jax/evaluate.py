@@ -17,7 +17,7 @@ import numpy as np
 
 from dig_jax import checkpoint, sharding
 from dig_jax.baseline import pixel_difference
-from dig_jax.boxes import pairwise_iou, qwen_from_unit, unit_from_px
+from dig_jax.boxes import pairwise_iou, unit_from_px
 from dig_jax.commandline import add_config_arguments, config_from
 from dig_jax.config import Config
 from dig_jax.data.pipeline import Batch, eval_pairs
@@ -27,6 +27,7 @@ from dig_jax.reward.reward import make_reward, score_texts
 from dig_jax.rollout import make_sampler
 from dig_jax.runlog import progress, write_whole
 from dig_jax.session import Session, load_weights, open_session
+from dig_jax.sft import answer_text
 
 METRICS = ("precision", "recall", "f1", "iou", "format", "count_ok", "reward")
 
@@ -107,7 +108,7 @@ def pixel_rows(cfg: Config, batches: list[Batch]) -> list[dict]:
     rows = []
     for batch in batches:
         found = [unit_from_px(pixel_difference(a, b), width, height) for a, b in batch.images]
-        texts = [[json.dumps([{"bbox_2d": qwen_from_unit(b).tolist()} for b in boxes])] for boxes in found]
+        texts = [[answer_text(boxes)] for boxes in found]
         ended = np.ones((len(texts), 1), bool)
         reward, parsed = score_texts(texts, ended, batch.truth, reward_fn, cfg.reward)
         rows += answer_rows(batch, texts, parsed, jax.device_get(reward))
@@ -141,8 +142,10 @@ def _interval(values: np.ndarray, resamples: int, rng: np.random.Generator) -> l
 def write_evaluation(cfg: Config, name: str, rows: list[dict]) -> dict:
     """<run_dir>/eval_<name>.json with protocol, summary and rows; returns the summary."""
     summary = summarize(rows, resamples=cfg.eval.bootstrap)
-    decode = "greedy" if cfg.eval.samples == 0 else (
-        f"{cfg.eval.samples} samples at temperature {cfg.rollout.temperature}"
+    decode = (
+        "greedy"
+        if cfg.eval.samples == 0
+        else (f"{cfg.eval.samples} samples at temperature {cfg.rollout.temperature}")
     )
     protocol = {
         "split": cfg.data.eval_split,

@@ -102,7 +102,8 @@ def group_advantage(reward: jax.Array, eps: float) -> tuple[jax.Array, jax.Array
     reward  f32[B, G], G >= 2
     ->      f32[B, G], and bool[B]: groups without spread, whose advantage is exactly 0
     """
-    assert reward.ndim == 2 and reward.shape[1] > 1, reward.shape
+    assert reward.ndim == 2, reward.shape
+    assert reward.shape[1] > 1, reward.shape
     flat = reward.max(-1) == reward.min(-1)
     centred = reward - reward.mean(-1, keepdims=True)
     spread = reward.std(-1, ddof=1, keepdims=True)

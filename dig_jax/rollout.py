@@ -64,9 +64,7 @@ class DecodeState:
     done: jax.Array
 
 
-def make_sampler(
-    config: ModelConfig, *, group: int, max_tokens: int, temperature: float
-):
+def make_sampler(config: ModelConfig, *, group: int, max_tokens: int, temperature: float):
     """Bind the statics; returns sample(params, prompt, images, key, first_row=0) -> Rollout.
 
     group        G, answers per pair
@@ -97,12 +95,8 @@ def make_sampler(
         def advance(state: DecodeState) -> DecodeState:
             chosen = pick(state.hidden, head, jax.random.fold_in(key, state.step), rows)
             chosen = jnp.where(state.done, config.pad_token, chosen)
-            logp, _ = token_logp(
-                state.hidden, head, chosen, temperature=scale, banned=banned
-            )
-            hidden, answers = decode_token(
-                params, config, cache, state.answers, chosen, state.step
-            )
+            logp, _ = token_logp(state.hidden, head, chosen, temperature=scale, banned=banned)
+            hidden, answers = decode_token(params, config, cache, state.answers, chosen, state.step)
             return DecodeState(
                 step=state.step + 1,
                 hidden=hidden,

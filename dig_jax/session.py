@@ -71,6 +71,8 @@ def load_weights(session: Session, source: str | None = None) -> Params:
         target = shardings
         for part in path.split("/"):
             target = target[part]
-        return jax.make_array_from_callback(array.shape, target, partial(np.ndarray.__getitem__, array))
+        return jax.make_array_from_callback(
+            array.shape, target, partial(np.ndarray.__getitem__, array)
+        )
 
     return hf.load_params(source or session.cfg.model.source, session.model, place=place)

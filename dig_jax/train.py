@@ -10,7 +10,7 @@ import numpy as np
 
 from dig_jax import checkpoint, sharding
 from dig_jax.commandline import parse_config
-from dig_jax.config import Config, config_text
+from dig_jax.config import Config
 from dig_jax.data.curriculum import stage_of
 from dig_jax.data.pipeline import eval_pairs, train_pairs
 from dig_jax.evaluate import make_evaluator, summarize
@@ -101,7 +101,9 @@ def restore_or_start(session: Session, optimizer) -> TrainState:
 
 def first_state(session: Session, optimizer, params) -> TrainState:
     if params is None:
-        params = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), param_shapes(model_specs(session.model)))
+        params = jax.tree.map(
+            lambda s: np.zeros(s.shape, s.dtype), param_shapes(model_specs(session.model))
+        )
     return TrainState.start(params, optimizer, keep_reference=session.cfg.grpo.kl_coef > 0)
 
 
@@ -142,7 +144,9 @@ def step_metrics(rollout, reward, flat, parsed) -> dict[str, float]:
         "tokens": lengths.sum(),
         "ended": rollout.ended.mean(),
         "truncated": 1 - rollout.ended.mean(),
-        "parse_failures": np.mean([not p.n_boxes and p.verdict != "ok" for row in parsed for p in row]),
+        "parse_failures": np.mean(
+            [not p.n_boxes and p.verdict != "ok" for row in parsed for p in row]
+        ),
         "verdicts_not_ok": np.mean([v != "ok" for v in verdicts]),
     }
 

@@ -31,11 +31,16 @@ from dig_jax.data.supervise import RenderFailed
 # split, pairs, k_low, k_high
 PRESETS = {
     "tiny-quickstart": (
-        ("heldout", 200, 1, 3), ("single", 256, 1, 1), ("dual", 256, 2, 2), ("mixed", 256, 1, 4),
+        ("heldout", 200, 1, 3),
+        ("single", 256, 1, 1),
+        ("dual", 256, 2, 2),
+        ("mixed", 256, 1, 4),
     ),
     "tiny-base": (("dev", 300, 1, 3), ("base", 8000, 1, 4)),
     "paper": (
-        ("heldout", 600, 1, 3), ("single", 1600, 1, 1), ("dual", 1600, 2, 2),
+        ("heldout", 600, 1, 3),
+        ("single", 1600, 1, 1),
+        ("dual", 1600, 2, 2),
         ("mixed", 1600, 1, 4),
     ),
 }
@@ -54,8 +59,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, unit in (("width", "px"), ("height", "px"), ("samples", "Cycles samples per px")):
         value = getattr(SceneConfig(), name)
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{unit}; default: {value}")
-    parser.add_argument("--workers", type=int, default=default_workers(),
-                        help="render processes of one thread each; default: the cores")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=default_workers(),
+        help="render processes of one thread each; default: the cores",
+    )
     parser.add_argument("--shard-pairs", type=int, default=64)
     args = parser.parse_args(argv)
     if bool(args.preset) == bool(args.split):
@@ -99,8 +108,14 @@ def make(spec: SplitSpec, config: SceneConfig, root: Path, workers: int) -> dict
     console = Console()
     if not console.is_terminal:
         return render_split(root, spec, config, workers, Lines(spec.split))
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(),
-               TextColumn("pairs"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pairs"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(spec.split, total=spec.pairs)
 
@@ -119,14 +134,18 @@ def main(argv: list[str] | None = None) -> int:
             config.check_k(spec.k_low, spec.k_high)
         for spec in wanted:
             manifest = make(spec, config, args.root, args.workers)
-            print(f"{args.root / spec.split}: {manifest['pairs']} pairs, "
-                  f"{manifest['cpu_s_per_pair']:.2f} core-seconds each, K {manifest['k']}")
+            print(
+                f"{args.root / spec.split}: {manifest['pairs']} pairs, "
+                f"{manifest['cpu_s_per_pair']:.2f} core-seconds each, K {manifest['k']}"
+            )
     except (ValueError, OSError, RenderFailed, RuntimeError) as error:
         print(f"make_pairs: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("make_pairs: stopped; whole shards are kept, the same command continues",
-              file=sys.stderr)
+        print(
+            "make_pairs: stopped; whole shards are kept, the same command continues",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -25,9 +25,11 @@ def certified(pair, **changed):
     plan = changed.pop("plan", plan_from_json(pair.meta))
     forecast = foresee(CONFIG, plan)
     parts = {
-        "images": (pair.image_a, pair.image_b), "masks": (pair.mask_a, pair.mask_b),
+        "images": (pair.image_a, pair.image_b),
+        "masks": (pair.mask_a, pair.mask_b),
         "expected": (forecast.mask_a, forecast.mask_b),
-        "amodal": (forecast.amodal_a, forecast.amodal_b), **changed,
+        "amodal": (forecast.amodal_a, forecast.amodal_b),
+        **changed,
     }
     return certify(CONFIG, plan, **parts)
 
@@ -50,7 +52,9 @@ def test_swapping_the_images_keeps_the_labels(pairs):
     for pair in pairs:
         plan = plan_from_json(pair.meta).swapped()
         labels, residual = certified(
-            pair, plan=plan, images=(pair.image_b, pair.image_a),
+            pair,
+            plan=plan,
+            images=(pair.image_b, pair.image_a),
             masks=(pair.mask_b, pair.mask_a),
         )
         assert residual == pair.meta["residual"]
@@ -66,8 +70,9 @@ def test_boxes_are_half_open_pixels():
     assert tight_box(mask) == [2, 1, 5, 3]
     assert tight_box(np.zeros((5, 6), bool)) is None
     ids = mask.astype(np.uint8)
-    np.testing.assert_array_equal(label_boxes(ids, ids.T[:5, :5].repeat(2, 1)[:, :6] * 0, (1,)),
-                                  [[2, 1, 5, 3]])
+    np.testing.assert_array_equal(
+        label_boxes(ids, ids.T[:5, :5].repeat(2, 1)[:, :6] * 0, (1,)), [[2, 1, 5, 3]]
+    )
 
 
 def test_iou_by_hand():
@@ -99,8 +104,11 @@ def test_a_renderer_that_disagrees_with_the_planner_is_refused(pairs):
 
 def test_a_second_difference_outside_the_labels_is_refused():
     pair = painted(2)
-    outside = ~grow(np.isin(pair.mask_a, plan_from_json(pair.meta).changed_ids)
-                    | np.isin(pair.mask_b, plan_from_json(pair.meta).changed_ids), 2)
+    outside = ~grow(
+        np.isin(pair.mask_a, plan_from_json(pair.meta).changed_ids)
+        | np.isin(pair.mask_b, plan_from_json(pair.meta).changed_ids),
+        2,
+    )
     image = pair.image_b.copy()
     image[outside] = 255 - image[outside]
     with pytest.raises(Rejected, match="residual"):
@@ -126,7 +134,8 @@ def exr_bytes(pixels, flags=2, compression=0, kind=2):
     channel = b"L.Object Index.X\0" + struct.pack("<4i", kind, 0, 1, 1) + b"\0"
     header = struct.pack("<2i", 20000630, flags)
     for name, type_name, value in (
-        (b"channels", b"chlist", channel), (b"compression", b"compression", bytes([compression])),
+        (b"channels", b"chlist", channel),
+        (b"compression", b"compression", bytes([compression])),
         (b"dataWindow", b"box2i", window),
     ):
         header += name + b"\0" + type_name + b"\0" + struct.pack("<i", len(value)) + value
@@ -135,8 +144,7 @@ def exr_bytes(pixels, flags=2, compression=0, kind=2):
     first = len(header) + 8 * height
     table = struct.pack(f"<{height}Q", *(first + y * row for y in range(height)))
     rows = b"".join(
-        struct.pack("<2i", y, 4 * width) + pixels[y].astype("<f4").tobytes()
-        for y in range(height)
+        struct.pack("<2i", y, 4 * width) + pixels[y].astype("<f4").tobytes() for y in range(height)
     )
     return header + table + rows
 

@@ -56,17 +56,24 @@ def propose(
 ) -> tuple[Plan, Forecast]:
     """One scene pair with exactly these differences; raises Rejected where it does not fit."""
     rng = np.random.default_rng([seed, split_id(split), idx, attempt])
-    camera = Camera(_jitter(rng, CAMERA_AT, config.camera_jitter), LOOK_AT, config.lens,
-                    config.sensor)
+    camera = Camera(
+        _jitter(rng, CAMERA_AT, config.camera_jitter), LOOK_AT, config.lens, config.sensor
+    )
     lights = tuple((n, _jitter(rng, at, config.light_jitter)) for n, at in LIGHTS_AT.items())
     view = View(camera, config.width, config.height)
     before, after, changes = _draw_things(config, rng, types)
     before, after = _place(config, rng, view, before, after)
     plan = Plan(
-        split=split, idx=idx, seed=seed, attempt=attempt,
+        split=split,
+        idx=idx,
+        seed=seed,
+        attempt=attempt,
         render_seed=int(rng.integers(0, 2**31 - 1)),
-        camera=camera, lights=lights,
-        a=tuple(t for t in before if t), b=tuple(t for t in after if t), changes=changes,
+        camera=camera,
+        lights=lights,
+        a=tuple(t for t in before if t),
+        b=tuple(t for t in after if t),
+        changes=changes,
     )
     forecast = foresee(config, plan)
     _check_visible(config, plan, forecast)
@@ -144,7 +151,8 @@ def _place(config: SceneConfig, rng: np.random.Generator, view: View, before, af
     for pair in zip(before, after, strict=True):
         radius = max(t.radius for t in pair if t)
         offers = rng.uniform(
-            (-config.half_width, config.depth_low), (config.half_width, config.depth_high),
+            (-config.half_width, config.depth_low),
+            (config.half_width, config.depth_high),
             (config.tries, 2),
         )
         spots = offers[:, :1] * across + offers[:, 1:] * along
@@ -157,8 +165,10 @@ def _place(config: SceneConfig, rng: np.random.Generator, view: View, before, af
         placed.append((float(x), float(y), radius))
 
     def moved(things):
-        return [t and dataclasses.replace(t, xy=place[:2])
-                for t, place in zip(things, placed, strict=True)]
+        return [
+            t and dataclasses.replace(t, xy=place[:2])
+            for t, place in zip(things, placed, strict=True)
+        ]
 
     return moved(before), moved(after)
 
@@ -168,8 +178,10 @@ def _inside(view: View, spots: np.ndarray, radius: float, across, along) -> np.n
     sides = np.array([across, -across, along, -along]) * radius  # [4,2]
     ground = spots[:, None, :] + sides
     points = np.concatenate(
-        [np.concatenate([ground, np.full((*ground.shape[:2], 1), z)], -1)
-         for z in (0.0, 2 * radius)],
+        [
+            np.concatenate([ground, np.full((*ground.shape[:2], 1), z)], -1)
+            for z in (0.0, 2 * radius)
+        ],
         axis=1,
     )
     pixels = view.project(points)
@@ -181,7 +193,8 @@ def _check_visible(config: SceneConfig, plan: Plan, forecast: Forecast) -> None:
     """Every thing is seen, every changed thing mostly, and labels are apart."""
     area = config.width * config.height / (320 * 240)
     for mask, amodal in (
-        (forecast.mask_a, forecast.amodal_a), (forecast.mask_b, forecast.amodal_b)
+        (forecast.mask_a, forecast.amodal_a),
+        (forecast.mask_b, forecast.amodal_b),
     ):
         count = np.bincount(mask.ravel(), minlength=256)
         for thing_id, alone in amodal.items():

@@ -117,7 +117,10 @@ def _describe(config: SceneConfig, change, delta, masks, amodal) -> dict:
     if tight < config.min_tight_iou:
         raise Rejected("changed_px_not_tight")
     label = {
-        "id": change.id, "type": change.type, "from": change.before, "to": change.after,
+        "id": change.id,
+        "type": change.type,
+        "from": change.before,
+        "to": change.after,
         "box": box,
         "changed_px": int(changed.sum()),
         "mean_absdiff": round(float(delta[both].mean()), 2),

@@ -52,15 +52,23 @@ def make_pair(config: SceneConfig, request: Request, render: Renderer) -> tuple[
             image_a, mask_a = render(plan, plan.a)
             image_b, mask_b = render(plan, plan.b)
             differences, residual = certify(
-                config, plan, (image_a, image_b), (mask_a, mask_b),
-                (forecast.mask_a, forecast.mask_b), (forecast.amodal_a, forecast.amodal_b),
+                config,
+                plan,
+                (image_a, image_b),
+                (mask_a, mask_b),
+                (forecast.mask_a, forecast.mask_b),
+                (forecast.amodal_a, forecast.amodal_b),
             )
         except Rejected as rejected:
             dropped[rejected.reason] += 1
             continue
         meta = {
-            **plan_to_json(plan), "width": config.width, "height": config.height,
-            "samples": config.samples, "differences": differences, "residual": residual,
+            **plan_to_json(plan),
+            "width": config.width,
+            "height": config.height,
+            "samples": config.samples,
+            "differences": differences,
+            "residual": residual,
         }
         return Pair(image_a, image_b, mask_a, mask_b, meta), dropped
     raise Exhausted(

@@ -120,12 +120,12 @@ def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = T
     folder = Path(folder)
     remedy = _command_for(folder)
     if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"{folder} holds no rendered pairs; make them with `{remedy}`")
+        raise FileNotFoundError(f"{folder} holds no rendered pairs; make them with {remedy}")
     manifest = json.loads((folder / MANIFEST).read_text())
     if not manifest["complete"] and not allow_partial:
         raise FileNotFoundError(
             f"{folder} has {len(manifest['shards'])} of {manifest['shard_count']} shards; "
-            f"run the same `{remedy}` again to finish it"
+            f"run the same command again to finish it: {remedy}"
         )
     for entry in manifest["shards"]:
         _check_shard(folder / entry["file"], entry, verify, remedy)
@@ -133,20 +133,19 @@ def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = T
 
 
 def _command_for(folder: Path) -> str:
-    """The command that makes a split."""
+    """The command that makes a split, and the one that makes it with its siblings."""
     presets = {"base": "tiny-base", "dev": "tiny-base"}
     presets |= dict.fromkeys(("single", "dual", "mixed", "heldout"), "tiny-quickstart")
-    what = (
-        f"--preset {presets[folder.name]}" if folder.name in presets
-        else f"--split {folder.name} --pairs N --k K"
-    )
-    return f"python scripts/make_pairs.py --root {folder.parent} {what}"
+    program = f"python scripts/make_pairs.py --root {folder.parent}"
+    command = f"`{program} --split {folder.name} --pairs N --k K`"
+    preset = presets.get(folder.name)
+    return f"{command} or `{program} --preset {preset}`" if preset else command
 
 
 def _check_shard(path: Path, entry: dict, verify: bool, remedy: str) -> None:
-    remedy = f"delete the file and run `{remedy}` again"
+    remedy = f"delete the file and make it again with {remedy}"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is in the manifest but not on disk; run `{remedy}`")
+        raise FileNotFoundError(f"{path} is in the manifest but not on disk; {remedy}")
     if verify and file_sha256(path) != entry["sha256"]:
         raise ValueError(
             f"{path} is corrupt: sha256 differs from the manifest, {_first_bad(path)}; {remedy}"

@@ -46,10 +46,10 @@ class Studio:
         _set_render(config, path)
         self.materials = {
             (color, material): _make_material(color, material)
-            for color in COLORS for material in MATERIALS
+            for color in COLORS
+            for material in MATERIALS
         }
-        self.meshes = {"cube": _cube_mesh(), "sphere": _sphere_mesh(),
-                       "cylinder": _cylinder_mesh()}
+        self.meshes = {"cube": _cube_mesh(), "sphere": _sphere_mesh(), "cylinder": _cylinder_mesh()}
         _add_ground_and_world()
         self.lights = {name: _add_light(name, *spec) for name, spec in _LIGHTS.items()}
         self.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))

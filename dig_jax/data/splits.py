@@ -61,7 +61,11 @@ class SplitSpec:
 
 
 def render_split(
-    root: str | Path, spec: SplitSpec, config: SceneConfig, workers: int, report: Report,
+    root: str | Path,
+    spec: SplitSpec,
+    config: SceneConfig,
+    workers: int,
+    report: Report,
     command: tuple[str, ...] = WORKER,
 ) -> dict:
     """Make what is missing of `<root>/<split>`; returns the manifest.
@@ -114,8 +118,10 @@ def finished_shards(folder: Path, spec: SplitSpec, config: SceneConfig) -> dict[
                 f"({(entry or {}).get('request', 'unknown')}); this one is "
                 f"{_identity(spec, config)}; choose another --root or delete {folder}"
             )
-        if entry and entry["sha256"] == records.file_sha256(path) and (
-            entry["count"] == records.count_records(path)
+        if (
+            entry
+            and entry["sha256"] == records.file_sha256(path)
+            and (entry["count"] == records.count_records(path))
         ):
             entries[names[path.name]] = entry
     return entries

@@ -57,7 +57,10 @@ def check_renderer() -> None:
 
 
 def render_pairs(
-    config: SceneConfig, requests: list[Request], workers: int, command: tuple[str, ...] = WORKER,
+    config: SceneConfig,
+    requests: list[Request],
+    workers: int,
+    command: tuple[str, ...] = WORKER,
     pair_limit_s: float = _PAIR_LIMIT_S,
 ) -> Iterator[Made]:
     """Every requested pair, in the order in which they get done.
@@ -121,7 +124,10 @@ class _Pool:
     def start(self) -> None:
         errors = tempfile.TemporaryFile()
         process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
             env=_worker_environment(),
         )
         shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -159,8 +165,11 @@ class _Pool:
             self.failed[reply["idx"]] = reply["failed"]
         else:
             yield Made(
-                reply["idx"], base64.b64decode(reply["record"]), Counter(reply["dropped"]),
-                reply["cpu_s"], worker.renderer,
+                reply["idx"],
+                base64.b64decode(reply["record"]),
+                Counter(reply["dropped"]),
+                reply["cpu_s"],
+                worker.renderer,
             )
         worker.job = None
         if worker.served >= _RECYCLE and self.queue:

@@ -28,9 +28,7 @@ def answer_logits(
     hidden: jax.Array, head: jax.Array, *, temperature: float, banned: np.ndarray
 ) -> jax.Array:
     """Scaled logits f32[..., V] of the sampled distribution; hidden f[..., D], head f32[D, V]."""
-    logits = jnp.matmul(
-        hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
-    )
+    logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
     return jnp.where(banned, BAN, logits / temperature)
 
 

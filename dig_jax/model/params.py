@@ -84,7 +84,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole Qwen3-VL: sizes, special ids, and how it is computed. Hashable, so static under jit."""
+    """A whole Qwen3-VL: sizes, special ids, and how it is computed; static under jit."""
 
     text: TextConfig
     vision: VisionConfig

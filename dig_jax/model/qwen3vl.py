@@ -127,9 +127,7 @@ def score_tokens(
         return first
     x = _embed(params, tokens[..., :-1], config)
     positions = cache.next_position[:, None] + jnp.arange(length - 1)
-    x = text.answer_pass(
-        params["blocks"], x, positions, (cache.k, cache.v), cache.valid, config
-    )
+    x = text.answer_pass(params["blocks"], x, positions, (cache.k, cache.v), cache.valid, config)
     return jnp.concatenate([first, final_norm(params, x, config)], axis=2)
 
 

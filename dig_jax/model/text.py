@@ -90,9 +90,7 @@ def block(
 def angles_of(positions: jax.Array, config: ModelConfig) -> jax.Array:
     """Rotary angles f32[..., H/2] of M-RoPE positions i32[..., 3]."""
     c = config.text
-    return mrope_angles(
-        positions, head_dim=c.head_dim, theta=c.rope_theta, section=c.mrope_section
-    )
+    return mrope_angles(positions, head_dim=c.head_dim, theta=c.rope_theta, section=c.mrope_section)
 
 
 def prompt_pass(

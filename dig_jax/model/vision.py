@@ -115,6 +115,11 @@ def merge(p: Params, x: jax.Array, config: VisionConfig, *, norm_first: bool) ->
     return _linear(x, p["w_down"], p["w_down_bias"])
 
 
+def _rows(stack: Params, start: int, stop: int) -> Params:
+    """Layers start..stop of stacked parameters."""
+    return jax.tree.map(lambda a: a[start:stop], stack)
+
+
 def encode_images(
     params: Params, config: ModelConfig, images: jax.Array, grids: jax.Array
 ) -> VisionTokens:
@@ -141,13 +146,13 @@ def encode_images(
 
     if config.remat == "full":
         step = jax.checkpoint(step)
-    taps, start = [], 0
-    for n, tap in enumerate(c.deepstack):  # scan from tap to tap: the features leave in between
-        x, _ = jax.lax.scan(step, x, jax.tree.map(lambda a: a[start : tap + 1], params["blocks"]))
-        merger = jax.tree.map(lambda a: a[n], params["deepstack"])
-        taps.append(merge(merger, x, c, norm_first=False))
+    features, start = [], 0
+    for number, tap in enumerate(c.deepstack):  # from tap to tap: features leave in between
+        x, _ = jax.lax.scan(step, x, _rows(params["blocks"], start, tap + 1))
+        merger = jax.tree.map(lambda a: a[0], _rows(params["deepstack"], number, number + 1))
+        features.append(merge(merger, x, c, norm_first=False))
         start = tap + 1
-    x, _ = jax.lax.scan(step, x, jax.tree.map(lambda a: a[start:], params["blocks"]))
+    x, _ = jax.lax.scan(step, x, _rows(params["blocks"], start, c.depth))
     tokens = merge(params["merger"], x, c, norm_first=True)
     none = jnp.zeros((0, *tokens.shape), dtype)
-    return VisionTokens(tokens=tokens, deepstack=jnp.stack(taps) if taps else none)
+    return VisionTokens(tokens=tokens, deepstack=jnp.stack(features) if features else none)

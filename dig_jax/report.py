@@ -1,0 +1,232 @@
+"""What a run achieved: one table, curves, and contact sheets, from the files of its folder.
+
+    python -m dig_jax.report runs/tiny
+
+Reads config.json, manifest.json, metrics.jsonl and eval_<name>.json; writes report.md,
+curves.png, contact_before.png, contact_after.png and pair.png beside them. No model is loaded.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dig_jax import pictures
+from dig_jax.config import Config, from_json
+from dig_jax.data.pipeline import eval_pairs
+from dig_jax.runlog import read_rows, write_whole
+
+NAMES = {"before": "before", "after": "after", "pixel_diff": "pixel difference"}
+METRICS = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1@{threshold:g}",
+    "iou": "mean IoU",
+    "format": "format rate",
+    "count_ok": "count accuracy",
+    "reward": "mean reward",
+}
+PICTURES = ("curves", "contact_before", "contact_after")
+Evaluation = dict  # an eval_<name>.json: name, protocol, summary, rows
+
+
+def read_evaluations(run_dir: Path) -> dict[str, Evaluation]:
+    """The evaluations of a run that exist, in the order of NAMES.
+
+    Raises FileNotFoundError unless there are `before` and `after`, and ValueError naming the
+    field when their protocols or pairs differ: such numbers must not stand in one table.
+    """
+    found = {}
+    for name in NAMES:
+        path = run_dir / f"eval_{name}.json"
+        if path.is_file():
+            found[name] = json.loads(path.read_text())
+        elif name != "pixel_diff":
+            flag = " --from-run" if name == "after" else ""
+            raise FileNotFoundError(
+                f"{path} does not exist; make it with `python -m dig_jax.evaluate --config "
+                f"CONFIG --run-dir {run_dir} --name {name}{flag}`"
+            )
+    for name, other in found.items():
+        _check_comparable(found["before"], other, name)
+    return found
+
+
+def _check_comparable(first: Evaluation, other: Evaluation, name: str) -> None:
+    # a baseline decodes nothing, so those two bind the policy's evaluations only
+    free = ("decode", "max_tokens") if name == "pixel_diff" else ()
+    for field, value in first["protocol"].items():
+        now = other["protocol"].get(field)
+        if field not in free and now != value:
+            raise ValueError(
+                f"eval_{name}.json has {field}={now!r}, eval_before.json {value!r}; evaluate "
+                f"both again with one config"
+            )
+    if [row["pair_id"] for row in first["rows"]] != [row["pair_id"] for row in other["rows"]]:
+        raise ValueError(f"eval_{name}.json and eval_before.json scored different pairs")
+
+
+def table(evaluations: dict[str, Evaluation], metrics: dict[str, str]) -> list[list[str]]:
+    """Cells of a table: a heading line, then a line per evaluation with `mean [low, high]`."""
+    lines = [["", *metrics.values()]]
+    for name, evaluation in evaluations.items():
+        cells = [_interval(evaluation["summary"].get(metric)) for metric in metrics]
+        lines.append([NAMES[name], *cells])
+    return lines
+
+
+def metric_labels(evaluation: Evaluation) -> dict[str, str]:
+    threshold = evaluation["protocol"]["iou_threshold"]
+    return {name: label.format(threshold=threshold) for name, label in METRICS.items()}
+
+
+def count_labels(evaluation: Evaluation) -> dict[str, str]:
+    """The metrics by the true number of differences: "f1_n2" -> "F1, n = 2"."""
+    counts = sorted({row["n_true"] for row in evaluation["rows"]})
+    words = {"f1": "F1", "count_ok": "count accuracy", "n_pred": "boxes predicted"}
+    return {f"{name}_n{n}": f"{word}, n = {n}" for name, word in words.items() for n in counts}
+
+
+def verdict(before: Evaluation, after: Evaluation) -> str:
+    """Whether the mean reward's rise lies outside both intervals."""
+    old, new = before["summary"]["reward"], after["summary"]["reward"]
+    rise = f"mean reward {old[0]:.3f} -> {new[0]:.3f} ({new[0] - old[0]:+.3f})"
+    bounds = f"before is at most {old[2]:.3f}, after at least {new[1]:.3f}"
+    if old[2] < new[1]:
+        return f"{rise}: the rise is outside the intervals ({bounds})"
+    return f"{rise}: NOT outside the intervals ({bounds})"
+
+
+def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list[str]:
+    """Writes every picture that the run's files allow; returns what was left out, and why."""
+    left_out = []
+    try:
+        stages = [max(s.weights, key=s.weights.get) for s in cfg.curriculum.stages]
+        rows = read_rows(run_dir)
+        title = f"{cfg.name}: {sum(row['kind'] == 'train' for row in rows)} steps"
+        pictures.curves(run_dir / "curves.png", rows, title=title, stages=stages)
+    except ValueError as error:
+        left_out.append(f"curves.png: {error}")
+    try:
+        protocol = evaluations["after"]["protocol"]
+        scored = replace(cfg, eval=replace(cfg.eval, pairs=protocol["pairs"]))
+        batches = eval_pairs(scored, protocol["split"])
+        images = np.concatenate([batch.images[batch.real] for batch in batches])
+        for name in ("before", "after"):
+            path = run_dir / f"contact_{name}.png"
+            title = f"{cfg.name}, {name} training: held-out pairs"
+            pictures.contact_sheet(path, images, evaluations[name]["rows"], title=title)
+        shown = pictures.example(evaluations["after"]["rows"])
+        row = evaluations["after"]["rows"][shown]
+        pictures.pair_picture(run_dir / "pair.png", images[shown], row)
+    except (FileNotFoundError, ValueError) as error:  # a run folder may travel without its data
+        left_out.append(f"contact sheets: {error}")
+    return left_out
+
+
+def costs(rows: list[dict]) -> list[list[str]]:
+    """Seconds of a training step by phase, the first one's apart, and answer tokens per second.
+
+    The first step holds the compilation, and so does the first one after a resume.
+    """
+    train = [row for row in rows if row["kind"] == "train"]
+    lines = [["phase", "first step, s", "median step, s"]]
+    for name in sorted({name for row in train for name in row if name.startswith("time/")}):
+        spent = [row[name] for row in train if name in row]
+        middle = statistics.median(spent)
+        lines.append([name.removeprefix("time/"), f"{spent[0]:.1f}", f"{middle:.2f}"])
+    rates = [row["tokens"] / row["time/rollout"] for row in train if row.get("time/rollout")]
+    rate = f"{statistics.median(rates):.0f}" if rates else "-"
+    return [*lines, ["answer tokens per second of rollout", "", rate]]
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """Cells as a Markdown table."""
+    head, *body = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
+
+
+def columns(lines: list[list[str]]) -> str:
+    """Cells for a terminal, a column per line: seven intervals side by side would not fit."""
+    widths = [max(map(len, line)) for line in lines]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*lines, strict=True)
+    )
+
+
+def report_text(run_dir: Path, cfg: Config, evaluations, left_out: list[str]) -> str:
+    """report.md."""
+    before, after = evaluations["before"], evaluations["after"]
+    drawn = [run_dir / f"{name}.png" for name in PICTURES]
+    drawn = [path for path in drawn if path.is_file()]
+    parts = [
+        f"# {cfg.name}",
+        "Means over held-out pairs with 95 % bootstrap intervals over pairs.",
+        markdown(table(evaluations, metric_labels(after))),
+        verdict(before, after) + ".",
+        "By the true number of differences n:",
+        markdown(table(evaluations, count_labels(after))),
+        "## Pictures",
+        "\n\n".join(f"![{p.stem}]({p.name})" for p in drawn),
+        "\n".join(f"Left out: {reason}" for reason in left_out),
+        "## Cost",
+        markdown(costs(read_rows(run_dir))),
+        "## Protocol",
+        "\n".join(f"- {name}: {value}" for name, value in after["protocol"].items()),
+        "## Made by",
+        _made_by(run_dir / "manifest.json"),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _made_by(path: Path) -> str:
+    """The last start of the run, and at which steps it was started."""
+    starts = json.loads(path.read_text())["starts"] if path.is_file() else [{}]
+    facts = {name: value for name, value in starts[-1].items() if name != "first_step"}
+    facts["versions"] = ", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items())
+    facts["started at step"] = ", ".join(str(start.get("first_step")) for start in starts)
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
+
+def _interval(cell: list[float] | None) -> str:
+    return "-" if cell is None else "{:.3f} [{:.3f}, {:.3f}]".format(*cell)
+
+
+def write_report(run_dir: str | Path) -> str:
+    """Writes report.md and the pictures; returns the table and the verdict for the console."""
+    run_dir = Path(run_dir)
+    snapshot = run_dir / "config.json"
+    if not snapshot.is_file():
+        raise FileNotFoundError(f"{snapshot} does not exist; is {run_dir} a run folder?")
+    cfg = from_json(snapshot.read_text())
+    evaluations = read_evaluations(run_dir)
+    left_out = draw(run_dir, cfg, evaluations)
+    write_whole(run_dir / "report.md", report_text(run_dir, cfg, evaluations, left_out))
+    lines = table(evaluations, metric_labels(evaluations["after"]))
+    pairs = len(evaluations["after"]["rows"])
+    notes = [f"left out: {reason}" for reason in left_out]
+    head = f"{pairs} held-out pairs, 95 % intervals"
+    outcome = verdict(evaluations["before"], evaluations["after"])
+    return "\n".join([head, "", columns(lines), "", outcome, *notes])
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dir", help="run folder of dig_jax.train, with its evaluations")
+    args = parser.parse_args(argv)
+    try:
+        print(write_report(args.run_dir))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    print(f"\nwritten: {Path(args.run_dir) / 'report.md'} and its pictures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
