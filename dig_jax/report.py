@@ -93,12 +93,11 @@ def count_labels(evaluation: Evaluation) -> dict[str, str]:
 
 def verdict(before: Evaluation, after: Evaluation) -> str:
     """Whether the mean reward's rise lies outside both intervals."""
-    old, new = before["summary"]["reward"], after["summary"]["reward"]
-    rise = f"mean reward {old[0]:.3f} -> {new[0]:.3f} ({new[0] - old[0]:+.3f})"
-    bounds = f"before is at most {old[2]:.3f}, after at least {new[1]:.3f}"
-    if old[2] < new[1]:
-        return f"{rise}: the rise is outside the intervals ({bounds})"
-    return f"{rise}: NOT outside the intervals ({bounds})"
+    (old, _, high), (new, low, _) = (e["summary"]["reward"] for e in (before, after))
+    rise = f"mean reward {old:.3f} -> {new:.3f} ({new - old:+.3f})"
+    if high < low:
+        return f"{rise}, outside the intervals: {high:.3f} < {low:.3f}"
+    return f"{rise}, NOT outside the intervals: {high:.3f} >= {low:.3f}"
 
 
 def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list[str]:
