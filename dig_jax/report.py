@@ -133,14 +133,14 @@ def costs(rows: list[dict]) -> list[list[str]]:
     The first step holds the compilation, and so does the first one after a resume.
     """
     train = [row for row in rows if row["kind"] == "train"]
-    lines = [["phase", "first step, s", "median step, s"]]
+    lines = [["phase", "first step, s", "median step, s", "all steps, s"]]
     for name in sorted({name for row in train for name in row if name.startswith("time/")}):
         spent = [row[name] for row in train if name in row]
-        middle = statistics.median(spent)
-        lines.append([name.removeprefix("time/"), f"{spent[0]:.1f}", f"{middle:.2f}"])
+        cells = [f"{spent[0]:.1f}", f"{statistics.median(spent):.2f}", f"{sum(spent):.0f}"]
+        lines.append([name.removeprefix("time/"), *cells])
     rates = [row["tokens"] / row["time/rollout"] for row in train if row.get("time/rollout")]
     rate = f"{statistics.median(rates):.0f}" if rates else "-"
-    return [*lines, ["answer tokens per second of rollout", "", rate]]
+    return [*lines, ["answer tokens per second of rollout", "", rate, ""]]
 
 
 def markdown(lines: list[list[str]]) -> str:

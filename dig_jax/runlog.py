@@ -43,6 +43,8 @@ class RunLog:
         self._times: dict[str, float] = {}
         self._step_s: list[float] = []
         self._mark = time.perf_counter()
+        self._compiled = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
         self._file = None
         if jax.process_index() == 0:
             folder = Path(cfg.run_dir)
@@ -91,8 +93,8 @@ class RunLog:
             name: _scalar(name, value) for name, value in jax.device_get(dict(metrics)).items()
         }
         now = time.perf_counter()
-        times = {"step": now - self._mark, **self._times}
-        self._mark, self._times = now, {}
+        times = {"step": now - self._mark, **self._times, "compile": self._compiled}
+        self._mark, self._times, self._compiled = now, {}, 0.0
         row = {"kind": kind, "step": int(step), **({} if stage is None else {"stage": int(stage)})}
         row |= {**values, **{f"time/{name}": round(spent, 4) for name, spent in times.items()}}
         if kind == "train":
@@ -109,6 +111,11 @@ class RunLog:
                 f"step {step}: {name}={value} is not finite ({len(wrong)} such metrics); the row "
                 f"is in {METRICS}; lower optim.rate or look at the batch of this step"
             )
+
+    def _hear(self, event: str, seconds: float, **_) -> None:
+        """Adds XLA's compilations to `time/compile` of the next row (they lie in other phases)."""
+        if event.endswith("backend_compile_duration"):
+            self._compiled += seconds
 
     def _line(self, row: dict[str, Any]) -> str:
         stage = f" stage {row['stage']}" if "stage" in row else ""

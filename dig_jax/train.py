@@ -64,7 +64,7 @@ def train(cfg: Config) -> None:
             with log.timed("rollout"):
                 key = jax.random.fold_in(root, step)
                 rollout = sample(state.params, prompt, images, key)
-                host = fetch(rollout)
+                host = fetch(rollout)  # tokens come back whole: every process scores them all
             with log.timed("reward"):
                 texts = session.texts(host.tokens, host.valid.sum(-1))
                 truth = fetch(sharding.shard_batch(batch.truth, mesh))

@@ -1,0 +1,190 @@
+"""The whole loop on a model that compiles in seconds: it runs, survives a kill, and repeats."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from fakes import make_tiny
+
+from dig_jax.config import (
+    CheckpointConfig,
+    Config,
+    CurriculumConfig,
+    DataConfig,
+    EvalConfig,
+    GrpoConfig,
+    ModelSource,
+    OptimConfig,
+    RolloutConfig,
+    Stage,
+    to_json,
+)
+from dig_jax.data import records
+from dig_jax.model import hf
+from dig_jax.model.params import ModelConfig
+from dig_jax.runlog import comparable, read_rows
+
+ASSETS = "assets/tiny_qwen3vl"
+WIDTH, HEIGHT, STEPS = 48, 32, 5
+
+
+def small_model() -> ModelConfig:
+    """The shipped base's vocabulary and special ids over a far smaller network."""
+    shipped = hf.read_model_config(ASSETS)
+    text = dataclasses.replace(
+        shipped.text, width=32, mlp=32, layers=2, heads=4, kv_heads=2, head_dim=8,
+        mrope_section=(2, 1, 1),
+    )  # fmt: skip
+    vision = dataclasses.replace(
+        shipped.vision, width=16, mlp=16, depth=1, heads=2, out=32, positions=16
+    )
+    return dataclasses.replace(shipped, text=text, vision=vision)
+
+
+def write_split(root, name: str, pairs: int, differences: int) -> None:
+    rng = np.random.default_rng(len(name))
+    folder = root / name
+    folder.mkdir(parents=True)
+    rows = []
+    for _ in range(pairs):
+        a, b = rng.integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
+        boxes = [[4 + 20 * n, 5, 20 + 20 * n, 25] for n in range(differences)]
+        meta = {"differences": [{"box": box} for box in boxes], "width": WIDTH, "height": HEIGHT}
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        rows.append(records.encode(records.Pair(a, b, mask, mask, meta)))
+    entry = records.write_shard(folder / records.shard_name(0, 1), rows, {})
+    manifest = {"complete": True, "shard_count": 1, "shards": [entry]}
+    records.write_json(folder / records.MANIFEST, manifest)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    """Two stages, KL, two minibatches of two slices: every branch of the update."""
+    root = tmp_path_factory.mktemp("train")
+    for name, differences in (("single", 1), ("dual", 2), ("heldout", 1)):
+        write_split(root / "data", name, 8, differences)
+    model = small_model()
+    params = make_tiny(jax.random.key(0), model)
+    hf.save_hf(root / "model", params, model, source_folder=ASSETS)
+    return Config(
+        steps=STEPS,
+        pairs_per_step=4,
+        run_dir=str(root / "straight"),
+        model=ModelSource(source=str(root / "model")),
+        data=DataConfig(
+            root=str(root / "data"), image_width=WIDTH, image_height=HEIGHT,
+            buckets=("single", "dual"),
+        ),
+        rollout=RolloutConfig(group=2, max_tokens=8),
+        grpo=GrpoConfig(minibatches=2, accumulate=2, kl_coef=0.1),
+        optim=OptimConfig(rate=1e-3, warmup=2, schedule="linear"),
+        curriculum=CurriculumConfig(
+            stages=(Stage(until=3, weights={"single": 1.0}), Stage(until=STEPS, weights={"dual": 1.0})),
+            reference="per_stage", optimizer="reset",
+        ),
+        eval=EvalConfig(pairs=6, batch=4),
+        checkpoint=CheckpointConfig(every=2, keep=2),
+    )  # fmt: skip
+
+
+def config_file(config: Config, folder) -> str:
+    """A file of the kind that --config takes."""
+    saved = folder / "config.json"
+    saved.write_text(to_json(config))
+    file = folder / "config.py"
+    file.write_text(
+        "from dig_jax.config import from_json\n"
+        f"def get_config():\n    return from_json(open({str(saved)!r}).read())\n"
+    )
+    return str(file)
+
+
+def start(
+    config: Config, run_dir: str, folder, module: str = "train", *more: str
+) -> subprocess.Popen:
+    """`python -m dig_jax.train` (or another entry) in its own process, as a user starts it."""
+    entry = [sys.executable, "-m", f"dig_jax.{module}", "--config", config_file(config, folder)]
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [*entry, "--run-dir", run_dir, *more],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, printed[-3000:]
+
+
+@pytest.fixture(scope="module")
+def straight(config, tmp_path_factory) -> list[dict]:
+    finish(start(config, config.run_dir, tmp_path_factory.mktemp("straight")))
+    return read_rows(config.run_dir, kind="train")
+
+
+def test_every_step_leaves_a_row_with_its_stage_and_finite_metrics(straight):
+    assert [row["step"] for row in straight] == list(range(STEPS))
+    assert [row["stage"] for row in straight] == [0, 0, 0, 1, 1]
+    for name in (
+        "reward",
+        "kl",
+        "entropy",
+        "grad_norm",
+        "flat_groups",
+        "truncated",
+        "time/rollout",
+    ):
+        assert all(np.isfinite(row[name]) for row in straight), name
+
+
+def test_the_sampler_and_the_learner_agree_before_each_first_update(straight):
+    """Two minibatches: the first has the sampler's weights, the second has moved by one step."""
+    assert straight[0]["sampler_gap"] < 0.5
+    assert straight[0]["ratio_max"] < 2.0
+
+
+def test_a_killed_run_continues_bit_for_bit(config, straight, tmp_path):
+    """kill -9 after step 3; the checkpoint is of step 2, so one step is computed twice."""
+    run_dir = str(tmp_path / "killed")
+    process = start(config, run_dir, tmp_path)
+    for line in process.stdout:
+        if f"step 3/{STEPS}" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(read_rows(run_dir, kind="train")) == 3
+    finish(start(config, run_dir, tmp_path))
+    resumed = read_rows(run_dir, kind="train")
+    assert [comparable(row) for row in resumed] == [comparable(row) for row in straight]
+
+
+def test_starting_a_finished_run_again_changes_nothing(config, straight, tmp_path):
+    finish(start(config, config.run_dir, tmp_path))
+    assert read_rows(config.run_dir, kind="train") == straight
+
+
+def test_a_run_refuses_to_continue_under_another_configuration(config, straight, tmp_path):
+    other = dataclasses.replace(config, seed=config.seed + 1)
+    process = start(other, config.run_dir, tmp_path)
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode != 0
+    assert "seed" in printed
+
+
+def test_evaluation_of_the_trained_run_covers_every_held_out_pair(config, straight, tmp_path):
+    finish(start(config, config.run_dir, tmp_path, "evaluate", "--name", "after", "--from-run"))
+    with open(f"{config.run_dir}/eval_after.json") as file:
+        result = json.load(file)
+    assert [row["pair_id"] for row in result["rows"]] == list(range(config.eval.pairs))
+    mean, low, high = result["summary"]["reward"]
+    assert low <= mean <= high
