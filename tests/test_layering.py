@@ -28,7 +28,7 @@ ROWS = (
     ("3", "model.qwen3vl session"),
     ("4", "rollout sft"),
     ("4b", "grpo"),
-    ("5", "evaluate report"),
+    ("5", "evaluate report convert"),
     ("6", "train"),
 )
 # Third-party package -> the modules that may import it. Those not listed here are the core

@@ -1,0 +1,159 @@
+"""An exported folder is the checkpoint: same numbers, same tokenizer, and errors before harm."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax import checkpoint, convert
+from dig_jax.config import Config, DataConfig, ModelSource
+from dig_jax.grpo import TrainState
+from dig_jax.model import hf
+from dig_jax.model.params import ModelConfig, Params, model_specs, param_shapes
+
+ASSETS = Path(__file__).parents[1] / "assets" / "tiny_qwen3vl"
+
+
+def small_model() -> ModelConfig:
+    """The shipped model's vocabulary and special ids over a far smaller network."""
+    shipped = hf.read_model_config(ASSETS)
+    text = dataclasses.replace(
+        shipped.text, width=16, mlp=16, layers=2, heads=2, kv_heads=1, head_dim=8,
+        mrope_section=(2, 1, 1),
+    )  # fmt: skip
+    vision = dataclasses.replace(
+        shipped.vision, width=16, mlp=16, depth=1, heads=2, out=16, positions=16
+    )
+    return dataclasses.replace(shipped, text=text, vision=vision)
+
+
+def weights(seed: int) -> Params:
+    """Random parameters of `small_model`, by NumPy: nothing to compile."""
+    rng = np.random.default_rng(seed)
+    shapes = param_shapes(model_specs(small_model()))
+    return jax.tree.map(lambda s: jnp.asarray(0.3 * rng.normal(size=s.shape), s.dtype), shapes)
+
+
+def save(cfg: Config, step: int, seed: int) -> None:
+    """A checkpoint with moments and reference that are not the parameters."""
+    moments = {"mu": weights(seed + 100)}
+    state = TrainState(weights(seed), moments, weights(seed + 200), jnp.int32(step))
+    checkpoint.save(cfg, step, state)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A source folder, and a run of it with two checkpoints of different weights."""
+    root = tmp_path_factory.mktemp("convert")
+    hf.save_hf(root / "base", weights(0), small_model(), source_folder=ASSETS)
+    cfg = Config(
+        name="fake",
+        run_dir=str(root / "run"),
+        model=ModelSource(source=str(root / "base")),
+        data=DataConfig(image_width=32, image_height=32),
+    )
+    for step in (3, 5):
+        save(cfg, step, seed=step)
+    return root
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    shutil.copytree(made, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def call(*words) -> int:
+    return convert.main([str(word) for word in words])
+
+
+def test_the_newest_checkpoint_comes_back_bit_for_bit(made, tmp_path, capsys):
+    out = tmp_path / "hf"
+    assert call("export", "--run", made / "run", "--out", out) == 0
+    model = small_model()
+    assert hf.read_model_config(out) == model
+    wanted = jax.tree.leaves(weights(5))
+    for a, b in zip(wanted, jax.tree.leaves(hf.load_params(out, model)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for file in ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json"):
+        assert (out / file).read_bytes() == (ASSETS / file).read_bytes()
+    assert json.loads((out / convert.ORIGIN).read_text())["step"] == 5
+    assert call("check", out, "--run", made / "run") == 0
+    said = capsys.readouterr().out
+    assert "parameters equal step 5 in float32" in said
+    assert "differ by at most 0 and agree on 100%" in said
+
+
+def test_bfloat16_is_the_rounded_checkpoint(made, tmp_path, capsys):
+    out = tmp_path / "hf"
+    assert call("export", "--run", made / "run", "--out", out, "--dtype", "bfloat16") == 0
+    model = small_model()
+    wanted = weights(5)["embed"].astype(jnp.bfloat16)
+    np.testing.assert_array_equal(hf.load_params(out, model)["embed"], wanted.astype(jnp.float32))
+    assert call("check", out, "--run", made / "run") == 0
+    assert "in bfloat16" in capsys.readouterr().out
+
+
+def test_another_steps_folder_does_not_pass_for_this_one(made, tmp_path, capsys):
+    out = tmp_path / "hf"
+    assert call("export", "--run", made / "run", "--out", out, "--step", 3) == 0
+    assert call("check", out, "--run", made / "run", "--step", 3) == 0
+    assert call("check", out, "--run", made / "run") == 1
+    assert "differs from step 5" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_is_named(tmp_path, capsys):
+    assert call("export", "--run", tmp_path / "none", "--out", tmp_path / "hf") == 1
+    assert "has no checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_missing_step_lists_those_there_are(made, tmp_path, capsys):
+    assert call("export", "--run", made / "run", "--out", tmp_path / "hf", "--step", 4) == 1
+    assert "has no checkpoint 4; it holds [3, 5]" in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten_unasked(made, tmp_path, capsys):
+    """An export is replaced with --overwrite only; a folder of something else never is."""
+    out = tmp_path / "hf"
+    command = ("export", "--run", made / "run", "--out", out)
+    assert call(*command, "--step", 3) == 0
+    assert call(*command) == 1
+    assert "add --overwrite" in capsys.readouterr().err
+    assert call(*command, "--overwrite") == 0
+    assert json.loads((out / convert.ORIGIN).read_text())["step"] == 5
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text").write_text("years of work")
+    assert call(*command[:3], "--out", tmp_path / "thesis", "--overwrite") == 1
+    assert (tmp_path / "thesis" / "text").read_text() == "years of work"
+
+
+def test_the_source_folder_is_never_the_target(run, capsys):
+    cfg = checkpoint.saved_config(run / "run")
+    before = (Path(cfg.model.source) / "model.safetensors").read_bytes()
+    assert call("export", "--run", run / "run", "--out", cfg.model.source, "--overwrite") == 1
+    assert "folder the run started from" in capsys.readouterr().err
+    assert (Path(cfg.model.source) / "model.safetensors").read_bytes() == before
+
+
+def test_a_moved_source_can_be_given(run, tmp_path, capsys):
+    """The checkpoint remembers where the run started; on another machine that may not exist."""
+    trained = convert.open_run(run / "run")
+    moved = ModelSource(source="gone")
+    save(dataclasses.replace(trained.cfg, model=moved, run_dir=str(run / "r2")), 1, seed=1)
+    command = ("export", "--run", run / "r2", "--out", tmp_path / "hf")
+    assert call(*command) == 1
+    assert "give --source FOLDER" in capsys.readouterr().err
+    assert call(*command, "--source", run / "base") == 0
+
+
+def test_a_source_without_config_is_named(run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    words = ("export", "--run", run / "run", "--out", tmp_path / "hf")
+    assert call(*words, "--source", tmp_path / "empty") == 1
+    assert "has no config.json" in capsys.readouterr().err
