@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dig_jax import checkpoint
-from dig_jax.config import Config
+from dig_jax.config import Config, config_hash
 from dig_jax.model import hf
 from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs, param_shapes
 from dig_jax.model.qwen3vl import full_logits
 from dig_jax.prompt import load_processor, make_prompt
 from dig_jax.runlog import write_whole
+from dig_jax.typed import to_plain
 
 ORIGIN = "dig_jax.json"  # in an exported folder: which checkpoint it is
 
@@ -82,7 +83,22 @@ def export(trained: Trained, out: str | Path, *, dtype: str, overwrite: bool) ->
     weights = read_weights(trained)
     hf.save_hf(out, weights, trained.model, source_folder=trained.source, dtype=dtype)
     origin = {"run": trained.cfg.name, "step": trained.step, "source": str(trained.source)}
-    write_whole(out / ORIGIN, json.dumps(origin | {"dtype": dtype}, indent=2) + "\n")
+    origin |= {"dtype": dtype, "config_hash": config_hash(trained.cfg)}
+    origin |= {"config": to_plain(trained.cfg)}
+    write_whole(out / ORIGIN, json.dumps(origin, indent=2) + "\n")
+    write_whole(out / "README.md", _card(origin))  # else the source's card would speak for it
+
+
+def _card(origin: dict) -> str:
+    return (
+        f"# {origin['run']}, step {origin['step']}\n\n"
+        f"A Qwen3-VL that boxes the differences between two images, trained from "
+        f"`{origin['source']}` by GRPO with dig_jax. Weights in {origin['dtype']}; the run's "
+        f"whole configuration (hash {origin['config_hash']}) is in `{ORIGIN}`. The question it was "
+        f"trained to answer, after the two images:\n\n"
+        f"    {origin['config']['prompt']['question']}\n\n"
+        f"Coordinates are integers in thousandths of the image's sides.\n"
+    )
 
 
 def check(folder: str | Path, trained: Trained) -> str:

@@ -108,7 +108,7 @@ def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list
         rows = read_rows(run_dir)
         title = f"{cfg.name}: {sum(row['kind'] == 'train' for row in rows)} steps"
         pictures.curves(run_dir / "curves.png", rows, title=title, stages=stages)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # matplotlib comes with the extra [report]
         left_out.append(f"curves.png: {error}")
     try:
         protocol = evaluations["after"]["protocol"]

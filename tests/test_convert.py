@@ -82,7 +82,9 @@ def test_the_newest_checkpoint_comes_back_bit_for_bit(made, tmp_path, capsys):
         np.testing.assert_array_equal(a, b)
     for file in ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json"):
         assert (out / file).read_bytes() == (ASSETS / file).read_bytes()
-    assert json.loads((out / convert.ORIGIN).read_text())["step"] == 5
+    origin = json.loads((out / convert.ORIGIN).read_text())
+    assert (origin["step"], origin["config"]["data"]["image_width"]) == (5, 32)
+    assert "# fake, step 5" in (out / "README.md").read_text()  # not the source's card
     assert call("check", out, "--run", made / "run") == 0
     said = capsys.readouterr().out
     assert "parameters equal step 5 in float32" in said
