@@ -62,19 +62,20 @@ ADDED_TOKENS = {
 PAD, EOS = "<|endoftext|>", "<|im_end|>"
 
 ENGLISH = """\
-The quick answer is that there is no difference here. Look at the first image and then at the second
-image. One object was added, another object was removed, and the colour of the sphere changed from red
-to blue. In the left part of the picture there is a small cube; on the right side there is a large
-cylinder. What is different between these two pictures? Some things are the same in both of them, and
-other things are not. The light comes from above, so every object has a shadow on the floor. Please
-describe all that you can see, and then give the position of each object with four numbers. If nothing
-has changed, say so with an empty list. When the shape of an object is different, the box must hold
-both shapes. We have been looking for a long time, but the green cone in the corner was not in the
-image before. It would be better to check again: the material may be metal or rubber, the size may be
-small or large, and the place may be behind or in front of another thing. The answer should be short.
-She asked for the names of the things on the table, and he said that there were only three. They were
-made of glass, wood and stone. This is how people compare two images with one another: first they find
-the parts that match, then they search for what is left over, because those are the differences.
+The quick answer is that there is no difference here. Look at the first image and then at the
+second image. One object was added, another object was removed, and the colour of the sphere
+changed from red to blue. In the left part of the picture there is a small cube; on the right side
+there is a large cylinder. What is different between these two pictures? Some things are the same
+in both of them, and other things are not. The light comes from above, so every object has a
+shadow on the floor. Please describe all that you can see, and then give the position of each
+object with four numbers. If nothing has changed, say so with an empty list. When the shape of an
+object is different, the box must hold both shapes. We have been looking for a long time, but the
+green cone in the corner was not in the image before. It would be better to check again: the
+material may be metal or rubber, the size may be small or large, and the place may be behind or in
+front of another thing. The answer should be short. She asked for the names of the things on the
+table, and he said that there were only three. They were made of glass, wood and stone. This is
+how people compare two images with one another: first they find the parts that match, then they
+search for what is left over, because those are the differences.
 """
 
 # The layout Qwen3-VL's released template has, in our own words.
