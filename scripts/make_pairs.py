@@ -31,12 +31,12 @@ from dig_jax.data.supervise import RenderFailed
 # split, pairs, k_low, k_high
 PRESETS = {
     "tiny-quickstart": (
-        ("heldout", 200, 1, 3),
+        ("heldout", 300, 1, 3),
         ("single", 256, 1, 1),
         ("dual", 256, 2, 2),
-        ("mixed", 256, 1, 4),
+        ("mixed", 384, 1, 4),
     ),
-    "tiny-base": (("dev", 300, 1, 3), ("base", 8000, 1, 4)),
+    "tiny-base": (("dev", 300, 1, 3), ("base", 1536, 1, 4)),
     "paper": (
         ("heldout", 600, 1, 3),
         ("single", 1600, 1, 1),
