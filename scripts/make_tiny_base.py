@@ -136,7 +136,10 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     processor = prompts.load_processor(args.start or args.tokenizer)
     config = hf.read_model_config(args.start) if args.start else tiny_config(processor)
-    pairs, dev = load_pairs(root, args.splits.split(",")), load_pairs(Path(args.dev), ["dev"])
+    pairs, dev = (
+        load_pairs(root, args.splits.split(",")),
+        load_pairs(Path(args.dev), [args.dev_split]),
+    )
     size = pairs[0].shape[2:4]
     config.check_image(*size)
     cells = (size[0] // config.vision.cell, size[1] // config.vision.cell)
@@ -202,13 +205,14 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--data", default="data/base", help="folder of the training splits")
     add("--splits", default="base", help="training splits, comma separated")
-    add("--dev", default="data/base", help="folder of the split `dev`")
+    add("--dev", default="data/base", help="folder of the split scored along the way")
+    add("--dev-split", default="dev", help="that split; it is never trained on")
     add("--work", default="runs/tiny_base", help="log and resumable state")
     add("--tokenizer", default="runs/tiny_tokenizer", help="made by make_tiny_tokenizer.py")
     add("--start", help="continue this checkpoint folder instead of starting afresh")
     add("--out", required=True, help="checkpoint folder to write")
     add("--seed", type=int, default=0)
-    add("--steps", type=int, default=1500)
+    add("--steps", type=int, default=1000)
     add("--batch", type=int, default=16)
     add("--rate", type=float, default=1e-3)
     add("--decay", type=float, default=0.3, help="share of steps, the last ones, of linear decay")

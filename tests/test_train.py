@@ -85,7 +85,7 @@ def config(tmp_path_factory) -> Config:
         grpo=GrpoConfig(minibatches=2, accumulate=2, kl_coef=0.1),
         optim=OptimConfig(rate=1e-3, warmup=2, schedule="linear"),
         curriculum=CurriculumConfig(
-            stages=(Stage(until=3, weights={"single": 1.0}), Stage(until=STEPS, weights={"dual": 1.0})),
+            stages=(Stage(3, {"single": 1.0}), Stage(STEPS, {"dual": 1.0})),
             reference="per_stage", optimizer="reset",
         ),
         eval=EvalConfig(pairs=6, batch=4),
