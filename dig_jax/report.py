@@ -169,7 +169,7 @@ def report_text(run_dir: Path, cfg: Config, evaluations, left_out: list[str]) ->
         markdown(table(evaluations, metric_labels(after))),
         verdict(before, after) + ".",
         "By the true number of differences n:",
-        markdown(table(evaluations, count_labels(after))),
+        markdown(list(zip(*table(evaluations, count_labels(after)), strict=True))),
         "## Pictures",
         "\n\n".join(f"![{p.stem}]({p.name})" for p in drawn),
         "\n".join(f"Left out: {reason}" for reason in left_out),
