@@ -1,8 +1,9 @@
 """A render worker without Blender: the planner's caster paints the pairs.
 
-Same protocol as `dig_jax.data.render`. Two environment variables make it misbehave:
+Same protocol as `dig_jax.data.render`. Environment variables make it misbehave:
 FAKE_DIE="idx" dies on that pair every time, FAKE_DIE_ONCE="idx:marker" only the first time,
-FAKE_HANG_ONCE="idx:marker" goes silent instead.
+FAKE_HANG_ONCE="idx:marker" goes silent instead; FAKE_HANG_ONCE="start:marker" does so before
+it is ready.
 """
 
 import base64
@@ -38,7 +39,7 @@ def paint(config, plan, things):
     return image, mask
 
 
-def _misbehave(idx: int) -> None:
+def _misbehave(idx: int | str) -> None:
     if os.environ.get("FAKE_DIE") == str(idx):
         print("fake death", file=sys.stderr)
         os._exit(9)
@@ -54,6 +55,7 @@ def _misbehave(idx: int) -> None:
 def main() -> None:
     first = json.loads(sys.stdin.readline())
     config = config_from_json(first["config"])
+    _misbehave("start")
     print(json.dumps({"ready": "fake"}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)

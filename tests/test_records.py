@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from fake_worker import paint
 
-from dig_jax.data import records
+from dig_jax.data import records, supervise
 from dig_jax.data.produce import Request, make_pair
 from dig_jax.data.scene import SceneConfig
 from dig_jax.data.splits import SplitSpec, render_split
@@ -170,9 +172,28 @@ def test_dead_worker_is_replaced(rendered, tmp_path, monkeypatch):
 def test_silent_worker_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_HANG_ONCE", f"1:{tmp_path / 'hung'}")
     requests = [SPEC.request(idx) for idx in range(3)]
-    made = list(render_pairs(CONFIG, requests, 1, FAKE, pair_limit_s=2.0))
+    made = list(render_pairs(CONFIG, requests, 1, FAKE, pair_limit_s=4.0))
     assert sorted(one.idx for one in made) == [0, 1, 2]
     assert (tmp_path / "hung").exists()
+
+
+def test_slow_start_is_tried_again(tmp_path, monkeypatch):
+    """A base render died at 1629 pairs because one restart on a crowded machine took 180 s."""
+    monkeypatch.setenv("FAKE_HANG_ONCE", f"start:{tmp_path / 'slow'}")
+    made = list(render_pairs(CONFIG, [SPEC.request(0)], 1, FAKE, start_limit_s=6.0))
+    assert [one.idx for one in made] == [0]
+    assert (tmp_path / "slow").exists()
+
+
+def test_time_asleep_is_not_held_against_a_worker():
+    """A suspended machine must not look like hung workers when it wakes."""
+    pool = supervise._Pool(CONFIG, FAKE, (60.0, 180.0), deque())
+    worker = supervise._Worker(None, None, "", since=pool.last_turn)
+    pool.workers.append(worker)
+    pool.last_turn -= 1000.0
+    worker.since -= 1000.0
+    pool._forgive_sleep()
+    assert time.monotonic() - worker.since < 10.0
 
 
 def test_deadly_pair_fails_the_run_and_keeps_the_rest(tmp_path, monkeypatch):

@@ -29,6 +29,8 @@ _START_LIMIT_S = 180.0
 _PAIR_LIMIT_S = 60.0
 _RECYCLE = 1000  # pairs: Blender grows by some kB per render
 _MOST_DEATHS = 2
+_MOST_SLOW_STARTS = 3  # in a row: a crowded machine is slow for a while, not for ever
+_ASLEEP_S = 5.0  # a turn takes about a second; longer means this process was not run at all
 
 
 class RenderFailed(RuntimeError):
@@ -62,16 +64,18 @@ def render_pairs(
     workers: int,
     command: tuple[str, ...] = WORKER,
     pair_limit_s: float = _PAIR_LIMIT_S,
+    start_limit_s: float = _START_LIMIT_S,
 ) -> Iterator[Made]:
     """Every requested pair, in the order in which they get done.
 
     A worker that dies or takes longer than pair_limit_s on one pair is replaced and the pair
-    asked for again; after two deaths the pair is set aside. Raises RenderFailed at the end
-    where any pair was set aside, and at once where a worker cannot even start.
+    asked for again, with twice the time; after two deaths the pair is set aside. Raises
+    RenderFailed at the end where any pair was set aside, and at once where a worker's program
+    ends before it is ready or three in a row are not ready in time.
     """
     if workers < 1:
         raise ValueError(f"workers={workers} must be at least 1; use one per core")
-    pool = _Pool(config, command, pair_limit_s, deque(requests))
+    pool = _Pool(config, command, (pair_limit_s, start_limit_s), deque(requests))
     try:
         for _ in range(min(workers, len(requests))):
             pool.start()
@@ -110,11 +114,14 @@ class _Worker:
 class _Pool:
     """The running workers and the jobs not yet done."""
 
-    def __init__(self, config, command, pair_limit_s, queue):
-        self.config, self.command, self.pair_limit_s = config, command, pair_limit_s
+    def __init__(self, config, command, limits_s, queue):
+        self.config, self.command = config, command
+        self.pair_limit_s, self.start_limit_s = limits_s
         self.queue = queue
         self.workers: list[_Worker] = []
         self.deaths: Counter = Counter()
+        self.slow_starts = 0
+        self.last_turn = time.monotonic()
         self.failed: dict[int, str] = {}
         self.selector = selectors.DefaultSelector()
 
@@ -151,16 +158,30 @@ class _Pool:
             worker.buffer = bytearray(rest)
             for line in lines:
                 yield from self._hear(worker, json.loads(line))
-        now = time.monotonic()
+        self._forgive_sleep()
         for worker in list(self.workers):
-            limit = self.pair_limit_s if worker.renderer else _START_LIMIT_S
-            if (worker.job or not worker.renderer) and now - worker.since > limit:
+            limit = self._limit_s(worker)
+            if limit and time.monotonic() - worker.since > limit:
                 worker.process.kill()
-                self._bury(worker, f"no answer in {limit:.0f} s")
+                self._bury(worker, f"no answer in {limit:.0f} s", timed_out=True)
+
+    def _limit_s(self, worker: _Worker) -> float:
+        """How long the worker may take for what it does now; 0 where it does nothing."""
+        if not worker.renderer:
+            return self.start_limit_s
+        return self.pair_limit_s * (1 + self.deaths[worker.job.idx]) if worker.job else 0.0
+
+    def _forgive_sleep(self) -> None:
+        """Do not count time in which this process, and so perhaps its workers, stood still."""
+        now = time.monotonic()
+        for worker in self.workers:
+            worker.since += max(now - self.last_turn - _ASLEEP_S, 0.0)
+        self.last_turn = now
 
     def _hear(self, worker: _Worker, reply: dict) -> Iterator[Made]:
         if "ready" in reply:
             worker.renderer = reply["ready"]
+            self.slow_starts = 0
         elif "failed" in reply:
             self.failed[reply["idx"]] = reply["failed"]
         else:
@@ -181,11 +202,12 @@ class _Pool:
             worker.since = time.monotonic()
             worker.send(dataclasses.asdict(worker.job))
 
-    def _bury(self, worker: _Worker, cause: str) -> None:
+    def _bury(self, worker: _Worker, cause: str, timed_out: bool = False) -> None:
         """Give a dead worker's job back and start another one."""
         complaint, job, started = worker.complaint(), worker.job, bool(worker.renderer)
         self._retire(worker)
-        if not started:
+        self.slow_starts += timed_out and not started
+        if not started and (not timed_out or self.slow_starts >= _MOST_SLOW_STARTS):
             raise RenderFailed(f"a render worker did not start ({cause}): {complaint}")
         if job is not None:
             self.deaths[job.idx] += 1
