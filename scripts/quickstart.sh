@@ -34,6 +34,7 @@ export JAX_PLATFORMS=cpu
 export JAX_COMPILATION_CACHE_DIR=$PWD/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
 export MPLCONFIGDIR=$PWD/.cache/matplotlib
 export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TF_CPP_MIN_LOG_LEVEL=2 PYTHONUNBUFFERED=1
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large arrays in huge pages
 python=.venv/bin/python
 
 times=()
@@ -52,9 +53,11 @@ finish() { # also after a failure or Ctrl-C: what took how long, and how to go o
     printf '\n'
     ((${#times[@]} == 0)) || printf '%s\n' "${times[@]}"
     printf '%-28s %5d s\n' total "$SECONDS"
-    if ((status)); then
-        echo "quickstart: stopped in '$phase'; the same command continues" >&2
-    fi
+    case $status in
+        0) ;;
+        2) echo "quickstart: stopped in '$phase'" >&2 ;; # what was asked for is wrong
+        *) echo "quickstart: stopped in '$phase'; the same command continues" >&2 ;;
+    esac
 }
 trap finish EXIT
 trap 'exit 130' INT
