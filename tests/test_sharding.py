@@ -127,7 +127,7 @@ def test_two_processes_load_one_half_each(tmp_path):
         for rank in range(2)
     ]
     try:
-        outs = [child.communicate(timeout=60) for child in children]
+        outs = [child.communicate(timeout=120) for child in children]
     finally:
         for child in children:
             child.kill()
