@@ -18,6 +18,7 @@ Where this departs from GRPO as first published:
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,39 +130,62 @@ def k3(logp: jax.Array, reference: jax.Array) -> jax.Array:
     Unlike the plain log-ratio (k1), its gradient in a loss is not zero in expectation.
     """
     gap = jnp.clip(reference - logp, -EXPONENT, EXPONENT)
-    return jnp.exp(gap) - gap - 1
+    return jnp.expm1(gap) - gap  # exp(gap) - 1 in float32 is noise below gaps of 1e-3, and < 0
 
 
-def token_loss(logp: jax.Array, entropy: jax.Array, batch: Answers, tokens, cfg: GrpoConfig):
+class Unmoved(NamedTuple):
+    """Whether the policy still has the weights that it is compared with; bool[] each.
+
+    Equal weights have equal log-probs, but two compiled programs round differently. Where the
+    weights are equal the policy's own log-probs are used, so that the ratio is exactly 1 and
+    the KL exactly 0.
+    """
+
+    old: jax.Array | bool = False
+    reference: jax.Array | bool = False
+
+
+def token_loss(
+    logp: jax.Array,
+    entropy: jax.Array,
+    batch: Answers,
+    tokens,
+    cfg: GrpoConfig,
+    unmoved: Unmoved = Unmoved(),  # noqa: B008 (immutable)
+):
     """The loss of a slice of the minibatch, and what it says about the update.
 
     logp, entropy  f32[B, G, T] of the policy being trained
     tokens         f32[]   valid tokens of the whole minibatch: slices add up exactly
     ->             f32[], {"sum": token sums, "max": maxima}
     """
-    mask = batch.valid.astype(jnp.float32)
-    # outside the mask every quantity is replaced before it is used: 0 * inf is NaN
-    logp = jnp.where(batch.valid, logp, 0.0)
-    old = jax.lax.stop_gradient(logp) if batch.old is None else batch.old * mask
+
+    def kept(x):
+        """0 outside the mask, whatever stands there: times the mask, inf would become NaN."""
+        return jnp.where(batch.valid, x, 0.0)
+
+    logp, sampled = kept(logp), kept(batch.sampled)
+    own = jax.lax.stop_gradient(logp)
+    old = own if batch.old is None else jnp.where(unmoved.old, own, kept(batch.old))
     advantage = jnp.broadcast_to(batch.advantage[..., None], logp.shape)
     objective, ratio = surrogate(logp, old, advantage, cfg)
-    loss = -(objective * mask).sum() / tokens
+    loss = -kept(objective).sum() / tokens
     up, down = advantage > 0, advantage < 0
+    gap = jnp.abs(logp - sampled)
     sums = {
         "entropy": entropy,
         "clip_high": up & (ratio > 1 + cfg.clip_high),
         "clip_low": down & (ratio < 1 - cfg.clip_low),
         "clip_dual": down & (ratio > cfg.dual_clip),
-        "sampler_gap": jnp.abs(logp - batch.sampled),
+        "sampler_gap": gap,
     }
     if batch.reference is not None:
-        reference = batch.reference * mask
+        reference = jnp.where(unmoved.reference, own, kept(batch.reference))
         penalty = k3(logp, reference)
-        loss = loss + cfg.kl_coef * (penalty * mask).sum() / tokens
+        loss = loss + cfg.kl_coef * kept(penalty).sum() / tokens
         sums |= {"kl": penalty, "kl_k1": logp - reference}
-    gap = jnp.where(batch.valid, jnp.abs(logp - batch.sampled), 0.0).max()
-    maxima = {"ratio_max": jnp.where(batch.valid, ratio, 0.0).max(), "sampler_gap_max": gap}
-    return loss, {"sum": {name: (x * mask).sum() for name, x in sums.items()}, "max": maxima}
+    maxima = {"ratio_max": kept(ratio).max(), "sampler_gap_max": gap.max()}
+    return loss, {"sum": {name: kept(x).sum() for name, x in sums.items()}, "max": maxima}
 
 
 def make_update(
@@ -186,16 +210,16 @@ def make_update(
         logp = jax.lax.map(lambda s: scorer(params, *s)[0], slices)
         return _join(logp)
 
-    def slice_loss(params, batch: Answers, tokens):
+    def slice_loss(params, batch: Answers, tokens, unmoved):
         logp, entropy = scorer(params, batch.prompt, batch.images, batch.tokens)
-        return token_loss(logp, jax.lax.stop_gradient(entropy), batch, tokens, cfg)
+        return token_loss(logp, jax.lax.stop_gradient(entropy), batch, tokens, cfg, unmoved)
 
-    def gradient(params, minibatch: Answers):
+    def gradient(params, minibatch: Answers, unmoved: Unmoved):
         tokens = jnp.maximum(minibatch.valid.sum(), 1).astype(jnp.float32)
 
         def add(total, batch):
             (loss, seen), grads = jax.value_and_grad(slice_loss, has_aux=True)(
-                params, batch, tokens
+                params, batch, tokens, unmoved
             )
             return jax.tree.map(jnp.add, total, grads), (loss, seen)
 
@@ -222,7 +246,8 @@ def make_update(
         def one(carry, number):
             params, opt_state = carry
             minibatch = jax.tree.map(lambda a: a[number % cfg.minibatches], minibatches)
-            grads, metrics = gradient(params, minibatch)
+            same = _equal(params, state.reference) if cfg.kl_coef else False
+            grads, metrics = gradient(params, minibatch, Unmoved(old=number == 0, reference=same))
             params, opt_state, norm = optimizer.update(grads, opt_state, params, state.step)
             return (params, opt_state), metrics | {"grad_norm": norm}
 
@@ -234,6 +259,12 @@ def make_update(
         }
 
     return update
+
+
+def _equal(a, b) -> jax.Array:
+    """Whether two trees of arrays are the same numbers; bool[]."""
+    same = jax.tree.map(lambda x, y: (x == y).all(), a, b)
+    return jax.tree.reduce(jnp.logical_and, same)
 
 
 def _slices(tree, count: int):

@@ -1,0 +1,325 @@
+"""GRPO: the advantages, the clipped loss, and updates that do not depend on how they are cut."""
+
+import math
+from functools import cache
+
+import fakes
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.config import GrpoConfig, OptimConfig
+from dig_jax.grpo import (
+    Answers,
+    TrainState,
+    group_advantage,
+    k3,
+    make_update,
+    surrogate,
+    token_loss,
+)
+from dig_jax.optim import Optimizer, make_optimizer
+from dig_jax.rollout import Rollout, make_scorer
+
+CFG = GrpoConfig(clip_low=0.2, clip_high=0.28, dual_clip=3.0, kl_coef=0.01, vocab_chunk=64)
+PAIRS, GROUP, TOKENS = 8, 3, 6
+
+jitted_advantage = jax.jit(group_advantage, static_argnums=1)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 7, 8, 16])
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7, 2.3, 1e-3, -0.1, 0.0])
+def test_a_flat_group_has_exactly_no_advantage(size, value):
+    """In float32 the mean of five times 0.1 is not 0.1: (r - mean) / std would be noise."""
+    reward = np.stack([np.full(size, value), np.arange(size)]).astype(np.float32)
+    advantage, flat = jitted_advantage(reward, 1e-6)
+    np.testing.assert_array_equal(flat, [True, False])
+    np.testing.assert_array_equal(advantage[0], np.zeros(size))
+    assert (advantage[1] != 0).sum() >= size - 1
+
+
+def test_advantages_by_hand():
+    reward = np.float32([[0.0, 0.0, 3.0], [1.0, 2.0, 3.0]])
+    advantage, flat = jitted_advantage(reward, 1e-6)  # spreads sqrt(3) and 1, with ddof 1
+    expected = [[-(3**-0.5), -(3**-0.5), 2 * 3**-0.5], [-1, 0, 1]]
+    np.testing.assert_allclose(advantage, expected, rtol=3e-6, atol=1e-7)
+    assert not flat.any()
+
+
+# advantage, ratio -> objective, d objective / d logp (ratio * advantage, or 0 where clipped)
+CLIPS = [
+    (1.0, 1.0, 1.0, 1.0),
+    (1.0, 1.2, 1.2, 1.2),
+    (1.0, 1.5, 1.28, 0.0),
+    (1.0, 0.5, 0.5, 0.5),
+    (2.0, 1.3, 2.56, 0.0),
+    (-1.0, 1.0, -1.0, -1.0),
+    (-1.0, 0.9, -0.9, -0.9),
+    (-1.0, 0.5, -0.8, 0.0),
+    (-1.0, 1.5, -1.5, -1.5),
+    (-1.0, 4.0, -3.0, 0.0),
+    (-0.5, 10.0, -1.5, 0.0),
+    (0.0, 7.0, 0.0, 0.0),
+]
+
+
+def test_the_surrogate_is_clipped_where_the_definition_says():
+    advantage, ratio, objective, slope = np.float32(CLIPS).T
+    old = np.full(ratio.shape, -2, np.float32)
+
+    def value(logp, old, advantage):
+        return surrogate(logp, old, advantage, CFG)[0]
+
+    found = jax.jit(jax.vmap(jax.value_and_grad(value)))(old + np.log(ratio), old, advantage)
+    # the log-ratio is a difference of numbers up to 2: good to 2^-23
+    np.testing.assert_allclose(found, (objective, slope), rtol=1e-6)
+
+
+def test_an_absurd_ratio_stays_finite():
+    logp = np.float32([0.0, -1e30])
+    value, ratio = surrogate(logp, logp[::-1], np.float32([-1.0, 1.0]), CFG)
+    assert np.isfinite(value).all()
+    np.testing.assert_allclose(ratio, [math.exp(20), math.exp(-20)], rtol=1e-6)
+
+
+def test_k3_by_hand():
+    logp, reference = np.log(np.float32([[0.25, 0.5, 0.3], [0.5, 0.25, 0.3]]))
+    expected = [1 - math.log(2), math.log(2) - 0.5, 0.0]
+    np.testing.assert_allclose(k3(logp, reference), expected, rtol=1e-6)
+
+
+def test_k3_is_never_negative_and_accurate_for_small_gaps():
+    """Fails for exp(gap) - gap - 1, which is -6e-8 at some gaps and 20 % off at 1e-3."""
+    size = np.logspace(-12, 1.3, 20_001)
+    gap = np.float32(np.concatenate([-size, size]))
+    found = np.asarray(jax.jit(k3)(np.zeros_like(gap), gap))
+    exact = np.expm1(np.float64(gap)) - gap
+    assert found.min() >= 0
+    # expm1 is good to an ulp of the gap g, and k3 is g^2 / 2: relative error 2^-23 g / (g^2 / 2)
+    large = np.abs(gap) > 1e-3
+    np.testing.assert_allclose(found[large], exact[large], rtol=3e-4)
+
+
+def loss_of(logp, valid, advantage, *, entropy=None, sampled=None, old=None, reference=None):
+    """Loss, metrics and gradient; the token count is that of `valid`."""
+    zeros = np.zeros_like(logp)
+    batch = Answers(
+        prompt=None,  # token_loss reads neither prompt nor tokens
+        images=None,
+        tokens=None,
+        valid=valid,
+        sampled=zeros if sampled is None else sampled,
+        old=old,
+        reference=reference,
+        advantage=np.float32(advantage),
+    )
+    run = jax.jit(jax.value_and_grad(token_loss, has_aux=True), static_argnums=4)
+    entropy = zeros if entropy is None else entropy
+    (loss, seen), slope = run(logp, entropy, batch, np.float32(valid.sum()), CFG)
+    return loss, seen, np.asarray(slope)
+
+
+def test_the_loss_is_a_mean_over_tokens_not_over_answers():
+    """Lengths 5 and 1: every token weighs 1/6, whichever answer it is in."""
+    valid = (np.arange(5) < np.array([5, 1])[:, None])[None]
+    logp = np.full((1, 2, 5), -1, np.float32)
+    loss, seen, slope = loss_of(logp, valid, [[1.0, -2.0]], entropy=logp / -2)
+    np.testing.assert_allclose(loss, -(5 * 1.0 - 2.0) / 6, rtol=1e-6)
+    np.testing.assert_allclose(slope[0, 0], -1 / 6, rtol=1e-6)
+    np.testing.assert_allclose(slope[0, 1], [2 / 6, 0, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(seen["sum"]["entropy"], 6 * 0.5, rtol=1e-6)
+    assert seen["max"]["ratio_max"] == 1
+
+
+def test_clip_metrics_count_tokens():
+    ratio = np.float32([[[1.5, 1.0, 0.5], [0.5, 4.0, 1.5]]])
+    valid = np.ones(ratio.shape, bool)
+    _, seen, _ = loss_of(np.log(ratio), valid, [[1.0, -1.0]], old=np.zeros_like(ratio))
+    counted = {name: float(seen["sum"][name]) for name in ("clip_high", "clip_low", "clip_dual")}
+    assert counted == {"clip_high": 1, "clip_low": 1, "clip_dual": 1}
+    np.testing.assert_allclose(seen["max"]["ratio_max"], 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_masked_tokens_are_never_read(poison):
+    """Not even NaN outside the mask reaches loss, metrics or gradient."""
+    names = ("logp", "old", "reference", "entropy", "sampled")
+    valid = np.arange(4) < np.array([[4, 2], [1, 3]])[..., None]
+    values = -np.random.default_rng(0).random((5, *valid.shape), np.float32)
+    clean = dict(zip(names, values, strict=True))
+    poisoned = {name: np.where(valid, x, np.float32(poison)) for name, x in clean.items()}
+    advantage = [[1.0, -1.0], [0.5, 2.0]]
+    expected = loss_of(valid=valid, advantage=advantage, **clean)
+    found = loss_of(valid=valid, advantage=advantage, **poisoned)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    np.testing.assert_array_equal(expected[2][~valid], 0)
+    assert (expected[2][valid] != 0).sum() > 5
+
+
+# ---- whole updates
+
+
+def recorder() -> Optimizer:
+    """Leaves the parameters alone; its state is (sum of the gradients, number of updates)."""
+
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params), jnp.int32(0)
+
+    def update(grads, state, params, step):
+        del step
+        return params, (jax.tree.map(jnp.add, state[0], grads), state[1] + 1), jnp.float32(0)
+
+    return Optimizer(init, update)
+
+
+@cache
+def tiny():
+    return fakes.make_tiny(jax.random.key(0))
+
+
+@cache
+def played():
+    """Prompt, images and made-up answers of very different lengths (1 ... 6 tokens)."""
+    rng = np.random.default_rng(3)
+    prompt, images = fakes.pairs_of(PAIRS)
+    length = rng.integers(1, TOKENS + 1, (PAIRS, GROUP))
+    valid = np.arange(TOKENS) < length[..., None]
+    tokens = np.where(valid, rng.choice(fakes.WORDS, valid.shape), fakes.PAD).astype(np.int32)
+    rollout = Rollout(
+        tokens=jnp.asarray(tokens),
+        valid=jnp.asarray(valid),
+        ended=jnp.ones((PAIRS, GROUP), bool),
+        logp=jnp.zeros(valid.shape),
+    )
+    return prompt, images, rollout
+
+
+@cache
+def updater(minibatches: int, accumulate: int, fast: bool = True):
+    """A recording update; `fast` compiles in half the time, otherwise as in training."""
+    cfg = GrpoConfig(minibatches=minibatches, accumulate=accumulate, vocab_chunk=24)
+    update = make_update(cfg, fakes.CONFIG, recorder(), temperature=1.0)
+    return fakes.quick_jit(update) if fast else jax.jit(update)
+
+
+def whole():
+    """One minibatch in one piece, compiled as in training."""
+    return updater(1, 1, False)
+
+
+def run(update, advantage, *, rollout=None, reference=None):
+    """Summed gradients, number of updates, new step and metrics."""
+    prompt, images, answers = played()
+    state = TrainState(
+        params=tiny(),
+        opt_state=recorder().init(tiny()),
+        reference=tiny() if reference is None else reference,
+        step=jnp.int32(4),
+    )
+    state, metrics = update(state, prompt, images, rollout or answers, jnp.asarray(advantage))
+    return *state.opt_state, state.step, metrics
+
+
+def advantages():
+    return np.random.default_rng(5).normal(size=(PAIRS, GROUP)).astype(np.float32)
+
+
+def largest(tree) -> float:
+    return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+
+
+def assert_same_gradient(found, expected):
+    """Float32 sums in another order: a few ulp of the terms, which here are up to a hundred
+    times the sum; relative to the largest entry of all that is 100 x 2^-23 = 1e-5."""
+    scale = largest(expected)
+    gap = largest(jax.tree.map(jnp.subtract, found, expected))
+    assert scale > 0.01
+    assert gap < 1e-5 * scale, (gap, scale)
+
+
+@pytest.mark.parametrize(("minibatches", "accumulate", "fast"), [(1, 1, False), (2, 2, True)])
+def test_the_first_update_has_no_kl_and_a_ratio_of_one_bit_for_bit(minibatches, accumulate, fast):
+    """The reference equals the policy: nothing but a different program could make a difference."""
+    update = updater(minibatches, accumulate, fast)
+    _, updates, step, metrics = run(update, advantages())
+    assert updates == minibatches
+    assert step == 5
+    assert metrics["kl"] == 0
+    assert metrics["kl_k1"] == 0
+    assert metrics["ratio_max"] == 1
+    assert metrics["clip_high"] == metrics["clip_low"] == metrics["clip_dual"] == 0
+    if minibatches == 1:
+        length = np.asarray(played()[2].lengths)
+        expected = -(advantages() * length).sum() / length.sum()
+        np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
+def test_flat_groups_move_nothing():
+    grads, _, _, metrics = run(whole(), np.zeros((PAIRS, GROUP), np.float32))
+    assert largest(grads) == 0
+    assert metrics["loss"] == 0
+
+
+def test_kl_pulls_a_policy_with_flat_groups_towards_the_reference():
+    reference = jax.tree.map(lambda a: a * 1.02, tiny())
+    flat = np.zeros((PAIRS, GROUP), np.float32)
+    grads, _, _, metrics = run(whole(), flat, reference=reference)
+    assert metrics["kl"] > 1e-5
+    np.testing.assert_allclose(metrics["loss"], GrpoConfig().kl_coef * metrics["kl"], rtol=1e-5)
+    towards = jax.tree.map(lambda g, p, r: (g * (r - p)).sum(), grads, tiny(), reference)
+    assert sum(jax.tree.leaves(towards)) < 0
+
+
+def test_accumulated_gradients_equal_the_whole_batch():
+    expected, _, _, seen = run(whole(), advantages())
+    parts, updates, _, again = run(updater(1, 4), advantages())
+    assert updates == 1
+    assert_same_gradient(parts, expected)
+    np.testing.assert_allclose(again["loss"], seen["loss"], rtol=1e-5)
+    np.testing.assert_allclose(again["entropy"], seen["entropy"], rtol=1e-5)
+
+
+def test_minibatches_are_token_means_of_their_own_pairs():
+    """Two minibatches of interleaved pairs equal two updates with the other pairs masked."""
+    summed, *_ = run(updater(2, 2), advantages())
+    answers = played()[2]
+    halves = []
+    for half in range(2):
+        mine = (np.arange(PAIRS) % 2 == half)[:, None, None]
+        masked = answers.replace(valid=answers.valid & mine)
+        halves.append(run(whole(), advantages(), rollout=masked)[0])
+    assert_same_gradient(summed, jax.tree.map(jnp.add, *halves))
+
+
+def test_what_stands_after_the_end_of_an_answer_does_not_matter():
+    answers = played()[2]
+    other = np.random.default_rng(9).choice(fakes.WORDS, answers.tokens.shape).astype(np.int32)
+    changed = answers.replace(tokens=jnp.where(answers.valid, answers.tokens, other))
+    assert (changed.tokens != answers.tokens).any()
+    expected = run(whole(), advantages())[0]
+    found = run(whole(), advantages(), rollout=changed)[0]
+    assert_same_gradient(found, expected)
+
+
+def test_a_step_makes_better_answers_likelier_and_worse_ones_less_likely():
+    """Without KL, so without a reference, and with the real optimiser."""
+    prompt, images, answers = played()
+    optimizer = make_optimizer(OptimConfig(rate=1e-3, weight_decay=0.0), 10, tiny())
+    cfg = GrpoConfig(kl_coef=0.0, vocab_chunk=64)
+    update = fakes.quick_jit(make_update(cfg, fakes.CONFIG, optimizer, temperature=1.0))
+    state = TrainState.start(tiny(), optimizer, keep_reference=False)
+    advantage = np.tile(np.float32([1.0, 0.0, -1.0]), (PAIRS, 1))
+    after, metrics = update(state, prompt, images, answers, jnp.asarray(advantage))
+    assert "kl" not in metrics
+    assert after.reference is None
+    assert after.step == 1
+
+    score = fakes.quick_jit(make_scorer(fakes.CONFIG, temperature=1.0, chunk=64))
+    before, now = (
+        np.where(answers.valid, score(p, prompt, images, answers.tokens)[0], 0).sum(-1)
+        for p in (tiny(), after.params)
+    )
+    gain = (now - before).mean(0)
+    assert gain[0] > 0.01
+    assert gain[2] < -0.01
