@@ -1,7 +1,9 @@
 """The command line every entry point shares: `--config F [--set a.b=c ...] [--run-dir D]`."""
 
 import argparse
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 from dig_jax.config import Config, load_config
 
@@ -38,3 +40,17 @@ def parse_config(argv: list[str] | None = None, description: str | None = None) 
         return config_from(args)
     except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if error.args else error))
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Ends the program with the message alone where a user's input is wrong.
+
+    For the part of an entry point that only opens and checks: past it, an exception is a bug
+    and deserves its traceback.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        text = error.args[0] if len(error.args) == 1 else error
+        raise SystemExit(f"error: {text}") from error

@@ -18,12 +18,12 @@ import numpy as np
 from dig_jax import checkpoint, sharding
 from dig_jax.baseline import pixel_difference
 from dig_jax.boxes import pairwise_iou, unit_from_px
-from dig_jax.commandline import add_config_arguments, config_from
-from dig_jax.config import Config
+from dig_jax.commandline import add_config_arguments, clear_errors, config_from
+from dig_jax.config import Config, RewardConfig
 from dig_jax.data.pipeline import Batch, eval_pairs
 from dig_jax.model.params import Params, model_specs, param_shapes
 from dig_jax.reward.matching import assign_on_host
-from dig_jax.reward.reward import make_reward, score_texts
+from dig_jax.reward.reward import make_reward, matching_cost, score_texts
 from dig_jax.rollout import make_sampler
 from dig_jax.runlog import progress, write_whole
 from dig_jax.session import Session, load_weights, open_session
@@ -62,13 +62,13 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
             host = jax.device_get(rollout)
             texts = session.texts(host.tokens, host.valid.sum(-1))
             reward, parsed = score_texts(texts, host.ended, batch.truth, reward_fn, cfg.reward)
-            rows += answer_rows(batch, texts, parsed, jax.device_get(reward))
+            rows += answer_rows(cfg.reward, batch, texts, parsed, jax.device_get(reward))
         return rows
 
     return evaluate
 
 
-def answer_rows(batch: Batch, texts, parsed, reward) -> list[dict]:
+def answer_rows(cfg: RewardConfig, batch: Batch, texts, parsed, reward) -> list[dict]:
     """One row per real pair of a scored batch; the shown answer is the first of its group."""
     rows = []
     for i in np.flatnonzero(batch.real):
@@ -80,7 +80,7 @@ def answer_rows(batch: Batch, texts, parsed, reward) -> list[dict]:
                 "n_true": len(true),
                 "text": texts[i][0],
                 "verdict": str(parsed[i][0].verdict),
-                **matched_boxes(parsed[i][0].boxes_unit, true),
+                **matched_boxes(cfg, parsed[i][0].boxes_unit, true),
                 **means,
                 "reward": float(reward.total[i].mean()),
             }
@@ -88,10 +88,15 @@ def answer_rows(batch: Batch, texts, parsed, reward) -> list[dict]:
     return rows
 
 
-def matched_boxes(pred: np.ndarray, true: np.ndarray) -> dict:
-    """Boxes as lists, and for each predicted one its true partner (-1: none) and their IoU."""
+def matched_boxes(cfg: RewardConfig, pred: np.ndarray, true: np.ndarray) -> dict:
+    """Boxes as lists, and for each predicted one its true partner (-1: none) and their IoU.
+
+    The partners are the reward's: the cheapest assignment under its matching cost.
+    """
     iou = np.asarray(pairwise_iou(pred, true)).reshape(len(pred), len(true))
-    match = assign_on_host(1 - iou) if iou.size else np.full(len(pred), -1)
+    match = np.full(len(pred), -1)
+    if iou.size:
+        match = assign_on_host(np.asarray(matching_cost(cfg, pred, true)))
     shared = [float(iou[q, m]) if m >= 0 else 0.0 for q, m in enumerate(match)]
     return {
         "pred": np.round(pred, 4).tolist(),
@@ -111,7 +116,7 @@ def pixel_rows(cfg: Config, batches: list[Batch]) -> list[dict]:
         texts = [[answer_text(boxes)] for boxes in found]
         ended = np.ones((len(texts), 1), bool)
         reward, parsed = score_texts(texts, ended, batch.truth, reward_fn, cfg.reward)
-        rows += answer_rows(batch, texts, parsed, jax.device_get(reward))
+        rows += answer_rows(cfg.reward, batch, texts, parsed, jax.device_get(reward))
     return rows
 
 
@@ -119,22 +124,21 @@ def summarize(rows: list[dict], *, resamples: int, seed: int = 0) -> dict[str, l
     """metric -> [mean, low, high]: 95 % percentile bootstrap over pairs.
 
     F1, count accuracy and predicted boxes are also given by the true number of differences
-    ("f1_n2"). All metrics share one set of resamples, so their intervals are comparable.
+    ("f1_n2"). The seed is the same for every metric, so metrics of the same pairs share their
+    resamples.
     """
-    rng = np.random.default_rng(seed)
-    counts = sorted({row["n_true"] for row in rows})
-    columns = {name: [row[name] for row in rows] for name in METRICS}
-    summary = {name: _interval(np.array(x), resamples, rng) for name, x in columns.items()}
-    for n in counts:
+    summary = {name: bootstrap([r[name] for r in rows], resamples, seed) for name in METRICS}
+    for n in sorted({row["n_true"] for row in rows}):
         some = [row for row in rows if row["n_true"] == n]
         for name in ("f1", "count_ok", "n_pred"):
-            values = np.array([row[name] for row in some])
-            summary[f"{name}_n{n}"] = _interval(values, resamples, rng)
+            summary[f"{name}_n{n}"] = bootstrap([r[name] for r in some], resamples, seed)
     return summary
 
 
-def _interval(values: np.ndarray, resamples: int, rng: np.random.Generator) -> list[float]:
-    draws = rng.integers(0, len(values), (resamples, len(values)))
+def bootstrap(values: list[float], resamples: int, seed: int) -> list[float]:
+    """Mean of one value per pair with the 2.5 % and 97.5 % quantiles of resampled means."""
+    values = np.asarray(values, np.float64)
+    draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     low, high = np.quantile(values[draws].mean(-1), [0.025, 0.975])
     return [float(values.mean()), float(low), float(high)]
 
@@ -183,13 +187,19 @@ def main(argv: list[str] | None = None) -> None:
     which.add_argument("--from-run", action="store_true", help="the run's newest checkpoint")
     which.add_argument("--pixel-diff", action="store_true", help="the baseline without a model")
     args = parser.parse_args(argv)
-    cfg = config_from(args)
-    batches = eval_pairs(cfg)
+    with clear_errors():
+        cfg = config_from(args)
+    with clear_errors():
+        batches = eval_pairs(cfg)
+        if not args.pixel_diff:
+            session = open_session(cfg, source=args.source)
+            if args.from_run:
+                weights = trained_weights(session)
+            else:
+                weights = load_weights(session, args.source)
     if args.pixel_diff:
         rows = pixel_rows(cfg, batches)
     else:
-        session = open_session(cfg, source=args.source)
-        weights = trained_weights(session) if args.from_run else load_weights(session, args.source)
         rows = make_evaluator(session, batches)(weights)
     summary = write_evaluation(cfg, args.name, rows)
     line = "  ".join(f"{name} {summary[name][0]:.3f}" for name in METRICS)

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from dig_jax import checkpoint, sharding
-from dig_jax.commandline import parse_config
-from dig_jax.config import Config
+from dig_jax.commandline import clear_errors, parse_config
+from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
 from dig_jax.data.pipeline import eval_pairs, train_pairs
 from dig_jax.evaluate import make_evaluator, summarize
@@ -25,10 +25,9 @@ from dig_jax.session import Session, load_weights, open_session
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
 
 
-def train(cfg: Config) -> None:
+def train(session: Session) -> None:
     """Run cfg.steps rollout batches, or what is left of them."""
-    session = open_session(cfg)
-    mesh, model = session.mesh, session.model
+    cfg, mesh, model = session.cfg, session.mesh, session.model
     optimizer = make_optimizer(cfg.optim, cfg.steps, param_shapes(model_specs(model)))
     state = restore_or_start(session, optimizer)
     first = int(state.step)
@@ -151,5 +150,16 @@ def step_metrics(rollout, reward, flat, parsed) -> dict[str, float]:
     }
 
 
+def main() -> None:
+    cfg = parse_config(description=__doc__.splitlines()[0])
+    with clear_errors():  # whatever is wrong with the input is found before anything compiles
+        session = open_session(cfg)
+        done = checkpoint.latest_step(cfg.run_dir)
+        if done is not None:
+            checkpoint.check_config(cfg, done)
+    print(config_text(cfg), flush=True)
+    train(session)
+
+
 if __name__ == "__main__":
-    train(parse_config(description=__doc__.splitlines()[0]))
+    main()
