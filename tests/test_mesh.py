@@ -31,18 +31,18 @@ def run(fsdp: int, tensor: int) -> dict:
     params = jax.device_put(fakes.make_tiny(jax.random.key(0)), where)
     prompt, images = sharding.shard_global(fakes.pairs_of(PAIRS), mesh)
     sampler = make_sampler(fakes.CONFIG, group=GROUP, max_tokens=LENGTH, temperature=1.0)
-    rollout = jax.jit(sampler)(params, prompt, images, jax.random.key(1))
+    rollout = fakes.quick_jit(sampler)(params, prompt, images, jax.random.key(1))
     scorer = make_scorer(fakes.CONFIG, temperature=1.0, chunk=32)
-    logp, _ = jax.jit(scorer)(params, prompt, images, rollout.tokens)
+    logp, _ = fakes.quick_jit(scorer)(params, prompt, images, rollout.tokens)
 
     optimizer = make_optimizer(OPTIM, 1, param_shapes(SPECS))
     whole = sharding.replicated(mesh)
     moments = opt_shardings(optimizer, param_shapes(SPECS), where, whole)
     state_at = TrainState(params=where, opt_state=moments, reference=where, step=whole)
     start = functools.partial(TrainState.start, optimizer=optimizer, keep_reference=True)
-    state = jax.jit(start, out_shardings=state_at)(params)
+    state = fakes.quick_jit(start, out_shardings=state_at)(params)
     advantage = np.random.default_rng(2).normal(size=(PAIRS, GROUP)).astype(np.float32)
-    update = jax.jit(
+    update = fakes.quick_jit(
         make_update(GRPO, fakes.CONFIG, optimizer, temperature=1.0),
         out_shardings=(state_at, whole),
     )

@@ -110,7 +110,9 @@ def start(
 ) -> subprocess.Popen:
     """`python -m dig_jax.train` (or another entry) in its own process, as a user starts it."""
     entry = [sys.executable, "-m", f"dig_jax.{module}", "--config", config_file(config, folder)]
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+    # one device, and half the compile time: what is compared are runs with equal flags
+    flags = "--xla_backend_optimization_level=0"
+    env = {**os.environ, "XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [*entry, "--run-dir", run_dir, *more],
         env=env,
