@@ -10,6 +10,7 @@ export JAX_PLATFORMS=cpu PYTHONPATH=$PWD PYTHONUNBUFFERED=1 TRANSFORMERS_VERBOSI
 export JAX_COMPILATION_CACHE_DIR=$PWD/.cache/jax
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 python=.venv/bin/python
+TIMEFORMAT='%R s of wall time, CPU seconds %U + %S'
 
 score() { # RUN_DIR CONFIG ARGUMENTS...: sampled as in training, and greedy
     "$python" -m dig_jax.evaluate --config "$2" --run-dir "$1" --name after "${@:3}"
@@ -18,11 +19,11 @@ score() { # RUN_DIR CONFIG ARGUMENTS...: sampled as in training, and greedy
 }
 
 for config in tiny_no_curriculum tiny_no_kl; do
-    "$python" -m dig_jax.train --config configs/$config.py
+    time "$python" -m dig_jax.train --config configs/$config.py
     score runs/$config configs/$config.py --from-run
 done
 
-"$python" scripts/make_tiny_base.py --start assets/tiny_qwen3vl --data data/tiny \
+time "$python" scripts/make_tiny_base.py --start assets/tiny_qwen3vl --data data/tiny \
     --splits single,dual,mixed --dev data/tiny --dev-split heldout --steps "${1:-900}" \
     --rate 1e-3 --decay 0.5 --evaluate 100000 --work runs/tiny_sft --out runs/tiny_sft/hf
 score runs/tiny_sft configs/tiny_cpu.py --source runs/tiny_sft/hf
