@@ -69,11 +69,15 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
 
 
 def answer_rows(cfg: RewardConfig, batch: Batch, texts, parsed, reward) -> list[dict]:
-    """One row per real pair of a scored batch; the shown answer is the first of its group."""
+    """One row per real pair of a scored batch: means over its answers, and the first answer.
+
+    text, verdict, boxes and `shown` (its own scores) belong to the first of the group.
+    """
+    scores = {**reward.parts, "reward": reward.total}
     rows = []
     for i in np.flatnonzero(batch.real):
         true = batch.truth.boxes[i][batch.truth.valid[i]]
-        means = {name: float(part[i].mean()) for name, part in reward.parts.items()}
+        means = {name: float(part[i].mean()) for name, part in scores.items()}
         rows.append(
             {
                 "pair_id": int(batch.pair_id[i]),
@@ -82,7 +86,7 @@ def answer_rows(cfg: RewardConfig, batch: Batch, texts, parsed, reward) -> list[
                 "verdict": str(parsed[i][0].verdict),
                 **matched_boxes(cfg, parsed[i][0].boxes_unit, true),
                 **means,
-                "reward": float(reward.total[i].mean()),
+                "shown": {name: float(part[i, 0]) for name, part in scores.items()},
             }
         )
     return rows

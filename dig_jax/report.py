@@ -118,13 +118,18 @@ def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list
         for name in ("before", "after"):
             path = run_dir / f"contact_{name}.png"
             title = f"{cfg.name}, {name} training: held-out pairs"
-            pictures.contact_sheet(path, images, evaluations[name]["rows"], title=title)
-        shown = pictures.example(evaluations["after"]["rows"])
-        row = evaluations["after"]["rows"][shown]
-        pictures.pair_picture(run_dir / "pair.png", images[shown], row)
+            pictures.contact_sheet(path, images, drawn_rows(evaluations[name]), title=title)
+        rows = drawn_rows(evaluations["after"])
+        shown = pictures.example(rows)
+        pictures.pair_picture(run_dir / "pair.png", images[shown], rows[shown])
     except (FileNotFoundError, ValueError) as error:  # a run folder may travel without its data
         left_out.append(f"contact sheets: {error}")
     return left_out
+
+
+def drawn_rows(evaluation: Evaluation) -> list[dict]:
+    """Rows whose scores are those of the answer that is drawn, not means over all answers."""
+    return [row | row.get("shown", {}) for row in evaluation["rows"]]
 
 
 def costs(rows: list[dict]) -> list[list[str]]:
