@@ -58,22 +58,32 @@ def make_tiny(key: jax.Array, config: ModelConfig = CONFIG) -> Params:
     return jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise, strict=True)])
 
 
-def preferring(params: Params, tokens: Sequence[int], strength: float) -> Params:
-    """The same policy with `strength` added to the logits of `tokens`, whatever it has read.
+def leaning(params: Params, tokens: Sequence[int], strength: float) -> Params:
+    """A policy whose logits of `tokens` are raised by about `strength`, whatever it has read.
 
-    The final state's first channel becomes a constant: the embeddings start it far from zero and
-    the last norm scales it back.
+    The head has no bias, so channel 0 is made a constant: set by the embeddings and the image
+    tokens, written by nothing else, and read by the head for these tokens alone.
     """
-    width = params["embed"].shape[1]
-    # a channel of 1000 among others near 1 comes out of an RMS norm as sqrt(width)
-    merger = params["vision"]["merger"]
-    merger = merger | {"w_down_bias": merger["w_down_bias"].at[0].set(1000.0)}
-    head = params["head"].at[0].set(0.0)
+    vision = params["vision"]
+    unwritten = {name: params["blocks"][name].at[..., 0].set(0.0) for name in ("wo", "w_down")}
+
+    def merger(tree, start):
+        weight, bias = tree["w_down"], tree["w_down_bias"]
+        return tree | {
+            "w_down": weight.at[..., 0].set(0.0),
+            "w_down_bias": bias.at[..., 0].set(start),
+        }
+
     return params | {
-        "embed": params["embed"].at[:, 0].set(1000.0),
-        "vision": params["vision"] | {"merger": merger},
-        "norm": params["norm"].at[0].set(width**-0.5),
-        "head": head.at[0, jnp.asarray(tokens)].set(strength),
+        "embed": params["embed"].at[:, 0].set(3.0),
+        "blocks": params["blocks"] | unwritten,
+        "vision": vision
+        | {
+            "merger": merger(vision["merger"], 3.0),
+            "deepstack": merger(vision["deepstack"], 0.0),
+        },
+        "norm": params["norm"].at[0].set(1.0),
+        "head": params["head"].at[0].set(0.0).at[0, jnp.asarray(tokens)].set(strength),
     }
 
 
