@@ -7,4 +7,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/env.sh
 .venv/bin/python -m ruff check .
-exec .venv/bin/python -m pytest "$@"
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large arrays in huge pages
+# a process per core, whole files each: their fixtures are compiled once
+exec .venv/bin/python -m pytest -n "${TEST_JOBS:-2}" --dist loadfile "$@"
