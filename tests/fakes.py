@@ -4,12 +4,15 @@ Every dimension that a mesh splits is divisible by eight (key-value heads by fou
 large, and norms and biases random, so that a part left out or misplaced moves the logits.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dig_jax.model import hf
 from dig_jax.model.params import (
     ModelConfig,
     Params,
@@ -20,6 +23,7 @@ from dig_jax.model.params import (
 )
 from dig_jax.prompt import PromptInputs, prompt_of_ids
 
+ASSETS = Path(__file__).parents[1] / "assets" / "tiny_qwen3vl"
 PAD, IMAGE, VIDEO, START, END, EOS = range(6)
 WORDS = range(6, 64)
 SIZE = (16, 24)  # pixels, height and width; 2 x 3 merged cells
@@ -47,6 +51,19 @@ CONFIG = ModelConfig(
     eos_tokens=(EOS, PAD),  # as Qwen: <|im_end|> and the pad token <|endoftext|>
     pad_token=PAD,
 )
+
+
+def small_base() -> ModelConfig:
+    """The shipped model's vocabulary and special ids over a far smaller network."""
+    shipped = hf.read_model_config(ASSETS)
+    text = dataclasses.replace(
+        shipped.text, width=16, mlp=16, layers=2, heads=2, kv_heads=1, head_dim=8,
+        mrope_section=(2, 1, 1),
+    )  # fmt: skip
+    vision = dataclasses.replace(
+        shipped.vision, width=16, mlp=16, depth=1, heads=2, out=16, positions=16
+    )
+    return dataclasses.replace(shipped, text=text, vision=vision)
 
 
 def make_tiny(key: jax.Array, config: ModelConfig = CONFIG) -> Params:

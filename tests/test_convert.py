@@ -9,33 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fakes import ASSETS, small_base
 
 from dig_jax import checkpoint, convert
 from dig_jax.config import Config, DataConfig, ModelSource
 from dig_jax.grpo import TrainState
 from dig_jax.model import hf
-from dig_jax.model.params import ModelConfig, Params, model_specs, param_shapes
-
-ASSETS = Path(__file__).parents[1] / "assets" / "tiny_qwen3vl"
-
-
-def small_model() -> ModelConfig:
-    """The shipped model's vocabulary and special ids over a far smaller network."""
-    shipped = hf.read_model_config(ASSETS)
-    text = dataclasses.replace(
-        shipped.text, width=16, mlp=16, layers=2, heads=2, kv_heads=1, head_dim=8,
-        mrope_section=(2, 1, 1),
-    )  # fmt: skip
-    vision = dataclasses.replace(
-        shipped.vision, width=16, mlp=16, depth=1, heads=2, out=16, positions=16
-    )
-    return dataclasses.replace(shipped, text=text, vision=vision)
+from dig_jax.model.params import Params, model_specs, param_shapes
 
 
 def weights(seed: int) -> Params:
-    """Random parameters of `small_model`, by NumPy: nothing to compile."""
+    """Random parameters of `small_base`, by NumPy: nothing to compile."""
     rng = np.random.default_rng(seed)
-    shapes = param_shapes(model_specs(small_model()))
+    shapes = param_shapes(model_specs(small_base()))
     return jax.tree.map(lambda s: jnp.asarray(0.3 * rng.normal(size=s.shape), s.dtype), shapes)
 
 
@@ -50,7 +36,7 @@ def save(cfg: Config, step: int, seed: int) -> None:
 def made(tmp_path_factory):
     """A source folder, and a run of it with two checkpoints of different weights."""
     root = tmp_path_factory.mktemp("convert")
-    hf.save_hf(root / "base", weights(0), small_model(), source_folder=ASSETS)
+    hf.save_hf(root / "base", weights(0), small_base(), source_folder=ASSETS)
     cfg = Config(
         name="fake",
         run_dir=str(root / "run"),
@@ -75,7 +61,7 @@ def call(*words) -> int:
 def test_the_newest_checkpoint_comes_back_bit_for_bit(made, tmp_path, capsys):
     out = tmp_path / "hf"
     assert call("export", "--run", made / "run", "--out", out) == 0
-    model = small_model()
+    model = small_base()
     assert hf.read_model_config(out) == model
     wanted = jax.tree.leaves(weights(5))
     for a, b in zip(wanted, jax.tree.leaves(hf.load_params(out, model)), strict=True):
@@ -94,7 +80,7 @@ def test_the_newest_checkpoint_comes_back_bit_for_bit(made, tmp_path, capsys):
 def test_bfloat16_is_the_rounded_checkpoint(made, tmp_path, capsys):
     out = tmp_path / "hf"
     assert call("export", "--run", made / "run", "--out", out, "--dtype", "bfloat16") == 0
-    model = small_model()
+    model = small_base()
     wanted = weights(5)["embed"].astype(jnp.bfloat16)
     np.testing.assert_array_equal(hf.load_params(out, model)["embed"], wanted.astype(jnp.float32))
     assert call("check", out, "--run", made / "run") == 0

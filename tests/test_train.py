@@ -10,7 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from fakes import make_tiny
+from fakes import ASSETS, make_tiny, small_base
 
 from dig_jax.config import (
     CheckpointConfig,
@@ -27,24 +27,9 @@ from dig_jax.config import (
 )
 from dig_jax.data import records
 from dig_jax.model import hf
-from dig_jax.model.params import ModelConfig
 from dig_jax.runlog import comparable, read_rows
 
-ASSETS = "assets/tiny_qwen3vl"
 WIDTH, HEIGHT, STEPS = 48, 32, 5
-
-
-def small_model() -> ModelConfig:
-    """The shipped base's vocabulary and special ids over a far smaller network."""
-    shipped = hf.read_model_config(ASSETS)
-    text = dataclasses.replace(
-        shipped.text, width=32, mlp=32, layers=2, heads=4, kv_heads=2, head_dim=8,
-        mrope_section=(2, 1, 1),
-    )  # fmt: skip
-    vision = dataclasses.replace(
-        shipped.vision, width=16, mlp=16, depth=1, heads=2, out=32, positions=16
-    )
-    return dataclasses.replace(shipped, text=text, vision=vision)
 
 
 def write_split(root, name: str, pairs: int, differences: int) -> None:
@@ -69,7 +54,7 @@ def config(tmp_path_factory) -> Config:
     root = tmp_path_factory.mktemp("train")
     for name, differences in (("single", 1), ("dual", 2), ("heldout", 1)):
         write_split(root / "data", name, 8, differences)
-    model = small_model()
+    model = small_base()
     params = make_tiny(jax.random.key(0), model)
     hf.save_hf(root / "model", params, model, source_folder=ASSETS)
     return Config(
