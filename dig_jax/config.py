@@ -248,6 +248,10 @@ class Config:
         at_least("", self, seed=0, steps=1, pairs_per_step=1)
         _check_stages(self)
         _check_batches(self)
+        decays = self.optim.schedule != "constant"
+        ok = not decays or self.optim.warmup < self.steps
+        rule = f"leaves no step of steps={self.steps} to decay"
+        require(ok, "optim.warmup", self.optim.warmup, rule, "shorten it or lengthen the run")
 
 
 def _check_stages(cfg: Config) -> None:

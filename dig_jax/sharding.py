@@ -6,6 +6,8 @@ table's logical axes); `RULES` says which mesh axis splits which. Nothing else k
 """
 
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +43,12 @@ WHOLE_AXES = ("kv_heads",)
 SMALL = 2**18  # elements
 
 
+# XLA's CPU scheduler may start independent collectives in another order on each virtual device; with
+# fewer cores than devices they then wait for one another until XLA aborts the process (a 2x2 mesh
+# on two cores did, always). Accelerators are not concerned.
+CPU_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+
+
 def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The (fsdp, tensor) mesh over all devices of all processes, or over `devices`.
 
@@ -55,6 +63,11 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
             f"there are {len(devices)} ({kind}); use --set mesh.fsdp={len(devices)} --set "
             f"mesh.tensor=1, or another product of {len(devices)}"
         )
+    if len(devices) > 1 and devices[0].platform == "cpu":
+        if CPU_ORDER not in os.environ.get("XLA_FLAGS", ""):
+            warnings.warn(
+                f"virtual CPU devices may deadlock; set XLA_FLAGS={CPU_ORDER}", stacklevel=2
+            )
     # jax.make_mesh would default to Explicit axes, which type-check every gather and reshape.
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 

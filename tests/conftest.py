@@ -8,8 +8,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Before the first jax import: the backend reads these once.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# The second flag: see `sharding.CPU_ORDER`.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+    + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
 ).strip()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
