@@ -42,10 +42,9 @@ RULES: Rules = {
 WHOLE_AXES = ("kv_heads",)
 SMALL = 2**18  # elements
 
-
-# XLA's CPU scheduler may start independent collectives in another order on each virtual device; with
-# fewer cores than devices they then wait for one another until XLA aborts the process (a 2x2 mesh
-# on two cores did, always). Accelerators are not concerned.
+# XLA's CPU scheduler may start independent collectives in another order on each virtual device;
+# with fewer cores than devices they then wait for one another until XLA aborts the process (a 2x2
+# mesh on two cores did, always). Accelerators are not concerned.
 CPU_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
