@@ -9,4 +9,5 @@ scripts/env.sh
 .venv/bin/python -m ruff check .
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large arrays in huge pages
 # a process per core, whole files each: their fixtures are compiled once
-exec .venv/bin/python -m pytest -n "${TEST_JOBS:-2}" --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n "${TEST_JOBS:-2}" --dist loadfile \
+    --no-loadscope-reorder --durations=12 "$@"

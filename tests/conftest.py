@@ -25,6 +25,14 @@ import pytest  # noqa: E402
 jax.config.update("jax_enable_x64", False)
 
 
+SLOW_FILES = ("test_train", "test_mesh", "test_parity", "test_model_cache")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: with a process per core, none is left over at the end."""
+    items.sort(key=lambda item: item.path.stem not in SLOW_FILES)
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     """A test that reaches beyond this machine fails, naming the address."""
