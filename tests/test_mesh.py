@@ -75,6 +75,7 @@ def test_scores_and_the_update_do_not_depend_on_the_mesh(fsdp, tensor):
     np.testing.assert_allclose(many["logp"], one["logp"], atol=1e-5)
     for name in ("loss", "grad_norm", "entropy"):
         np.testing.assert_allclose(many["stats"][name], one["stats"][name], rtol=1e-4, atol=1e-6)
+    assert many["stats"]["kl"] == 0
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one["after"], one["before"])
     assert max(jax.tree.leaves(moved)) > 1e-4, "the update must move something to compare"
     jax.tree.map(
