@@ -50,12 +50,14 @@ def _scale_linears(params: Params, config: ModelConfig) -> None:
     text["wo"] *= residual / math.sqrt(config.text.heads * config.text.head_dim)
     # pixels are in [-1, 1] with little contrast: start louder
     vision["patch"] *= 3 / math.sqrt(vision["patch"].shape[0])
-    for tree, stacked in ((vision["blocks"], 1), (vision["merger"], 0), (vision["deepstack"], 1)):
+    if "deepstack" in vision:
+        vision["deepstack"]["w_down"] *= 0.5
+    stacks = (("blocks", 1), ("merger", 0), ("deepstack", 1))
+    for tree, stacked in ((vision[name], n) for name, n in stacks if name in vision):
         for name in ("w_up", "w_down"):
             tree[name] /= math.sqrt(tree[name].shape[stacked])
     vision["blocks"]["w_down"] *= residual
     vision["merger"]["w_down"] *= 1.5  # GELU keeps 0.43 of a unit variance
-    vision["deepstack"]["w_down"] *= 0.5
     vision["blocks"]["wqkv"] /= math.sqrt(config.vision.width)
     vision["blocks"]["wo"] *= residual / math.sqrt(config.vision.width)
 
