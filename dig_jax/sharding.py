@@ -44,7 +44,7 @@ SMALL = 2**18  # elements
 
 # XLA's CPU scheduler may start independent collectives in another order on each virtual device;
 # with fewer cores than devices they then wait for one another until XLA aborts the process (a 2x2
-# mesh on two cores did, always). Accelerators are not concerned.
+# mesh on two loaded cores did, twice of twice). The flag is of the CPU backend alone.
 CPU_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 

@@ -5,6 +5,8 @@
 The same command continues a run that was stopped: from its last checkpoint, bit for bit.
 """
 
+from functools import partial
+
 import jax
 import numpy as np
 
@@ -83,27 +85,15 @@ def train(session: Session) -> None:
 
 def restore_or_start(session: Session, optimizer) -> TrainState:
     """The run's newest checkpoint; without one, the source's weights as policy and reference."""
-    cfg = session.cfg
-    if checkpoint.latest_step(cfg.run_dir) is not None:
-        like = jax.tree.map(
-            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
-            jax.eval_shape(lambda: first_state(session, optimizer, None)),
-            state_shardings(session, optimizer),
-        )
-        return checkpoint.restore(cfg, like)[0]
-    params = load_weights(session)
-    return jax.jit(
-        lambda p: first_state(session, optimizer, p),
-        out_shardings=state_shardings(session, optimizer),
-    )(params)
-
-
-def first_state(session: Session, optimizer, params) -> TrainState:
-    if params is None:
-        params = jax.tree.map(
-            lambda s: np.zeros(s.shape, s.dtype), param_shapes(model_specs(session.model))
-        )
-    return TrainState.start(params, optimizer, keep_reference=session.cfg.grpo.kl_coef > 0)
+    cfg, where = session.cfg, state_shardings(session, optimizer)
+    start = partial(TrainState.start, optimizer=optimizer, keep_reference=cfg.grpo.kl_coef > 0)
+    if checkpoint.latest_step(cfg.run_dir) is None:
+        return jax.jit(start, out_shardings=where)(load_weights(session))
+    shapes = jax.eval_shape(start, param_shapes(model_specs(session.model)))
+    like = jax.tree.map(
+        lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, where
+    )
+    return checkpoint.restore(cfg, like)[0]
 
 
 def state_shardings(session: Session, optimizer) -> TrainState:
@@ -131,7 +121,6 @@ def step_metrics(rollout, reward, flat, parsed) -> dict[str, float]:
     """What the rollout says about the policy; means over all B x G answers."""
     parts = jax.device_get(reward.parts)
     lengths = rollout.valid.sum(-1)
-    verdicts = [p.verdict for row in parsed for p in row]
     means = {name: part.mean() for name, part in parts.items()}
     return {
         "reward": np.mean(reward.total),
@@ -146,7 +135,6 @@ def step_metrics(rollout, reward, flat, parsed) -> dict[str, float]:
         "parse_failures": np.mean(
             [not p.n_boxes and p.verdict != "ok" for row in parsed for p in row]
         ),
-        "verdicts_not_ok": np.mean([v != "ok" for v in verdicts]),
     }
 
 
