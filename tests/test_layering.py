@@ -18,7 +18,7 @@ ROWS = (
     ("-", "typed"),
     ("0", "config boxes data.scene data.exr model.params model.rope"),
     ("1", "commandline sharding prompt optim runlog baseline"),
-    ("1", "reward.parse reward.matching model.hf_config model.coldinit"),
+    ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
     ("1", "data.records data.curriculum data.visibility data.labels"),
     ("1b", "reward.neighbours model.hf data.differences"),
     ("1c", "data.produce"),
