@@ -2,15 +2,16 @@
 
     python scripts/make_goldens.py --out tests/golden
 
-Needs an environment with the [parity] extra (torch, CPU). The default test run compares our model
-with these files, so torch is needed only here and for the live comparison in tests/test_parity.py.
+Needs the environment of scripts/parity.sh (torch, CPU). The default test run compares our model
+with these files, so torch is needed only here and for the live comparison of the parity stage.
 
-Biases and norm weights are random too: Hugging Face's initialisation (zero biases, unit norms)
-would hide a forgotten one. Weights are rounded to float16 and stored so, which keeps the folder
-small; all arithmetic is float32.
+Weights come from `make_random_checkpoint.random_tensor`, rounded to float16; two checkpoints are
+stored so, the deep one is not stored at all but drawn again by the tests. All arithmetic is
+float32, but for one bfloat16 forward whose deviation is what a correct bfloat16 run may have.
 """
 
 import argparse
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen2VLImageProcessorPil, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from dig_jax.model.hf import read_model_config
+from dig_jax.model.params import model_specs, named_specs
+from scripts.make_random_checkpoint import random_tensor, sketch
+
 START, END, IMAGE, VIDEO, PAD, EOS = 240, 241, 242, 243, 244, 245  # of a vocabulary of 251
-STEPS = 8  # greedy tokens
+STEPS = 64  # greedy tokens
+SCORED = 16  # tokens of each answer in the log-likelihood whose gradient is compared
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ def make_config(*, tied: bool, text: dict, vision: dict, rope: dict) -> Qwen3VLC
 
 
 def tied_case() -> Case:
-    """Tied, theta 5,000,000, three deepstack taps; two images, one image, text only."""
+    """Tied, theta 5,000,000, three deepstack taps; three, two, one and no image in a row."""
     config = make_config(
         tied=True,
         text={
@@ -68,7 +75,8 @@ def tied_case() -> Case:
         },
         rope={"rope_theta": 5e6, "mrope_section": [6, 5, 5]},
     )
-    return Case(config, (((24, 40), (32, 16)), ((40, 24),), ()), seed=1)
+    three = ((16, 16), (8, 24), (24, 8))
+    return Case(config, (((24, 40), (32, 16)), ((40, 24),), (), three), seed=12)
 
 
 def untied_case() -> Case:
@@ -94,17 +102,17 @@ def untied_case() -> Case:
         },
         rope={"rope_theta": 1e4, "mrope_section": [16, 8, 8]},
     )
-    return Case(config, (((48, 80), (64, 32)), ((32, 32), (48, 16))), seed=4)
+    return Case(config, (((48, 80), (64, 32)), ((32, 32), (48, 16))), seed=12)
 
 
-def wide_case() -> Case:
-    """The released proportions: vision head_dim 72, 48x48 positions. Live only: too big."""
+def deep_case() -> Case:
+    """The 8B's depth, taps, head sizes, patch and positions, in narrow layers; not stored."""
     config = make_config(
         tied=False,
         text={
             "hidden_size": 64,
             "intermediate_size": 96,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 36,
             "num_attention_heads": 8,
             "num_key_value_heads": 2,
             "head_dim": 128,
@@ -112,35 +120,36 @@ def wide_case() -> Case:
         vision={
             "hidden_size": 144,
             "intermediate_size": 272,
-            "depth": 4,
+            "depth": 27,
             "num_heads": 2,
             "patch_size": 16,
             "num_position_embeddings": 2304,
-            "deepstack_visual_indexes": [0, 2, 3],
+            "deepstack_visual_indexes": [8, 16, 24],
         },
         rope={"rope_theta": 5e6, "mrope_section": [24, 20, 20]},
     )
-    return Case(config, (((96, 160), (128, 64)), ((64, 64), (32, 96))), seed=3)
+    return Case(config, (((96, 160), (128, 64)), ((64, 32),), ()), seed=4)
+
+
+CASES = {"tied": tied_case, "untied": untied_case, "deep": deep_case}
 
 
 def build(case: Case) -> Qwen3VLForConditionalGeneration:
     """A float32 model with every parameter random, logits of standard deviation near 1.5."""
-    torch.manual_seed(case.seed)
     model = Qwen3VLForConditionalGeneration._from_config(case.config, attn_implementation="eager")
+    specs = specs_by_key(case.config)
     for name, parameter in model.named_parameters():
-        shape = parameter.shape
-        if "norm" in name and name.endswith("weight"):
-            value = 1 + 0.25 * torch.randn(shape)
-        elif name.endswith("bias"):
-            value = 0.25 * torch.randn(shape)
-        elif "embed_tokens" in name or "lm_head" in name:
-            value = 1.5 * shape[1] ** -0.5 * torch.randn(shape)
-        elif "pos_embed" in name:
-            value = torch.randn(shape)
-        else:
-            value = shape[1:].numel() ** -0.5 * torch.randn(shape)
+        value = torch.from_numpy(random_tensor(name, specs[name], case.seed))
         parameter.data = value.half().float()
     return model.eval()
+
+
+def specs_by_key(config: Qwen3VLConfig) -> dict:
+    """Our table's row of every checkpoint key of a Hugging Face configuration."""
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        ours = read_model_config(folder)
+    return {key: spec for _, spec in named_specs(model_specs(ours)) for key in spec.keys}
 
 
 def make_images(case: Case) -> list[list[np.ndarray]]:
@@ -174,8 +183,13 @@ def make_ids(case: Case) -> list[list[int]]:
     return rows
 
 
-def hf_inputs(case: Case, ids: list[list[int]], images: list[list[np.ndarray]]) -> dict:
-    """A left-padded batch as HF's generate wants it, by HF's own image processor."""
+def hf_inputs(
+    case: Case, ids: list[list[int]], images: list[list[np.ndarray]], answers: list | None = None
+) -> dict:
+    """A left-padded batch as HF's generate wants it, by HF's own image processor.
+
+    answers  token ids to append to each row
+    """
     vision = case.config.vision_config
     processor = Qwen2VLImageProcessorPil(
         patch_size=vision.patch_size, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
@@ -184,6 +198,7 @@ def hf_inputs(case: Case, ids: list[list[int]], images: list[list[np.ndarray]]) 
     seen = processor(images=flat, return_tensors="pt")
     counts = iter((seen["image_grid_thw"].prod(-1) // 4).tolist())
     rows = [[t for i in row for t in [i] * (next(counts) if i == IMAGE else 1)] for row in ids]
+    rows = [[*row, *answer] for row, answer in zip(rows, answers or [[]] * len(rows), strict=True)]
     width = max(map(len, rows))
     tokens = torch.tensor([[PAD] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -212,6 +227,7 @@ def answers_of(model: Qwen3VLForConditionalGeneration, inputs: dict) -> dict[str
         min_new_tokens=STEPS,
         eos_token_id=None,
         pad_token_id=PAD,
+        suppress_tokens=list(range(START, VIDEO + 1)),  # as `banned_tokens`
         output_logits=True,
         return_dict_in_generate=True,
     )
@@ -226,6 +242,36 @@ def answers_of(model: Qwen3VLForConditionalGeneration, inputs: dict) -> dict[str
         "greedy": made.sequences[:, mask.shape[1] :].numpy().astype(np.int32),
         "greedy_logits": torch.stack(made.logits, 1).numpy(),
     }
+
+
+def gradients_of(
+    model: Qwen3VLForConditionalGeneration, case: Case, ids, images, answers: np.ndarray
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Mean log-likelihood of answers i32[B, G, T] in nats, and its gradient by checkpoint key.
+
+    Every prompt is repeated for each of its G answers, images and all.
+    """
+    group = answers.shape[1]
+    rows = [
+        (row, pictures) for row, pictures in zip(ids, images, strict=True) for _ in range(group)
+    ]
+    flat = torch.from_numpy(answers.reshape(len(rows), -1)).long()
+    inputs = hf_inputs(case, [r for r, _ in rows], [p for _, p in rows], flat.tolist())
+    model.model.rope_deltas = None
+    model.zero_grad()
+    logits = model(**inputs).logits[:, -flat.shape[1] - 1 : -1]
+    logp = logits.log_softmax(-1).gather(-1, flat[..., None])
+    logp.mean().backward()
+    found = {name: p.grad.numpy() for name, p in model.named_parameters()}
+    return logp.mean().item(), found
+
+
+@torch.no_grad()
+def bfloat16_deviation(case: Case, inputs: dict, logits: np.ndarray) -> np.ndarray:
+    """Root mean square over the vocabulary of (HF in bfloat16 - HF in float32), f32[B, P]."""
+    model = build(case).to(torch.bfloat16)
+    narrow = _right_padded(model(**inputs).logits.float(), inputs["attention_mask"].bool())
+    return np.sqrt(np.square(narrow - logits).mean(-1))
 
 
 def _right_padded(values: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
@@ -247,30 +293,58 @@ def save_checkpoint(model: Qwen3VLForConditionalGeneration, folder: Path) -> Non
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_golden(case: Case, folder: Path) -> None:
+def compute(case: Case) -> tuple[Qwen3VLForConditionalGeneration, dict, dict]:
+    """The model, all that HF says of a case, and its gradients by key."""
     model, images, ids = build(case), make_images(case), make_ids(case)
-    found = answers_of(model, hf_inputs(case, ids, images))
-    top = np.sort(found["greedy_logits"], axis=-1)
-    margin = (top[..., -1] - top[..., -2]).min()
-    assert margin > 1e-3, f"{folder.name}: greedy tie within {margin}; choose another seed"
-    assert found["greedy"].max() < START, "a vision id was generated; choose another seed"
-    save_checkpoint(model, folder)
-    stored = {
+    inputs = hf_inputs(case, ids, images)
+    found = answers_of(model, inputs)
+    found["bfloat16_rms"] = bfloat16_deviation(case, inputs, found["logits"])
+    greedy = found["greedy"][:, :SCORED]
+    found["answers"] = np.stack([greedy, np.roll(greedy, 1, axis=1)], axis=1)
+    found["loglik"], gradients = gradients_of(model, case, ids, images, found["answers"])
+    found |= {
         f"image_{r}_{k}": image for r, row in enumerate(images) for k, image in enumerate(row)
     }
-    stored |= {f"ids_{r}": np.array(row, np.int32) for r, row in enumerate(ids)}
-    np.savez_compressed(folder / "golden.npz", **stored, **found)
+    found |= {f"ids_{r}": np.array(row, np.int32) for r, row in enumerate(ids)}
+    return model, found, gradients
+
+
+def greedy_margin(found: dict) -> float:
+    """How far the second-best token stays behind; below the noise the comparison is a lottery."""
+    logits = found["greedy_logits"].copy()
+    logits[..., START : VIDEO + 1] = -np.inf
+    top = np.sort(logits, axis=-1)
+    return float((top[..., -1] - top[..., -2]).min())
+
+
+def write_golden(name: str, folder: Path) -> None:
+    case = CASES[name]()
+    model, found, gradients = compute(case)
+    margin = greedy_margin(found)
+    assert margin > 1e-3, f"{name}: greedy tie within {margin}; choose another seed"
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "deep":
+        model.config.save_pretrained(folder)
+        # 27 + 36 layers of features tell nothing that the logits do not
+        found = {key: value for key, value in found.items() if key not in ("vision", "deepstack")}
+    else:
+        save_checkpoint(model, folder)
+    keys = sorted(gradients)
+    found["gradient_norm"] = np.array([np.linalg.norm(gradients[key]) for key in keys])
+    found["gradient_sketch"] = np.stack([sketch(key, gradients[key]) for key in keys])
+    np.savez_compressed(folder / "golden.npz", seed=case.seed, **found)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e3
     real = found["logits"][found["tokens"].astype(bool)]
-    print(f"{folder.name}: {size:.0f} kB, logits std {real.std():.2f}, greedy margin {margin:.3f}")
+    print(f"{name}: {size:.0f} kB, logits std {real.std():.2f}, greedy margin {margin:.4f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("tests/golden"))
-    out = parser.parse_args().out
-    write_golden(tied_case(), out / "tied")
-    write_golden(untied_case(), out / "untied")
+    parser.add_argument("--only", choices=CASES, help="one case instead of all")
+    args = parser.parse_args()
+    for name in [args.only] if args.only else CASES:
+        write_golden(name, args.out / name)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,19 @@ def _scale(key: str, shape: tuple[int, ...]) -> float:
     return fan_in**-0.5 * (QUIET if "patch_embed" in key else 1)
 
 
+def sketch(key: str, gradient: np.ndarray, *, rows: int = 16) -> np.ndarray:
+    """Random sums of a tensor that stand in for it; f64[rows].
+
+    Each adds every entry with a random sign, so E[(a - b)^2] of two sketches is the squared
+    distance of the tensors: a stored sketch measures a relative error, whatever the size.
+    """
+    count = gradient.size
+    raw = np.random.PCG64(zlib.crc32(key.encode())).random_raw(rows * -(-count // 64))
+    bits = np.unpackbits(raw.view(np.uint8).reshape(rows, -1), axis=1)[:, :count]
+    flat = gradient.reshape(-1).astype(np.float64)
+    return np.stack([flat[row == 1].sum() - flat[row == 0].sum() for row in bits])
+
+
 def write_random(
     folder: Path, config: ModelConfig, *, seed: int, dtype: str, shard_bytes: int = 2 * 10**9
 ) -> None:
