@@ -1,6 +1,6 @@
 """Prefill and decode, ours beside Hugging Face's `generate`, on one checkpoint and one core.
 
-    .venv-parity/bin/python scripts/bench_generate.py [--sizes 5.5M 37M] [--rounds 3]
+    .venv-parity/bin/python -m scripts.bench_generate [--sizes 5.5M 37M] [--rounds 3]
 
 Each side runs in a process of its own, pinned to the same core with one thread, in turn. Both read
 the same random checkpoint (float32) and the same 8 prompts of two 256x192 images, and write the
@@ -152,7 +152,17 @@ def pinned(side: str, folder: Path, core: int) -> dict:
     """One side's measurement, in a process that owns one core and one thread."""
     one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     env = os.environ | one | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-    command = ["taskset", "-c", str(core), sys.executable, __file__, "--side", side, str(folder)]
+    command = [
+        "taskset",
+        "-c",
+        str(core),
+        sys.executable,
+        "-m",
+        "scripts.bench_generate",
+        "--side",
+        side,
+        str(folder),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{side}: {done.stderr[-2000:]}")

@@ -1,6 +1,6 @@
 """Write tests/golden: tiny random Qwen3-VL checkpoints and what Hugging Face's model says of them.
 
-    python scripts/make_goldens.py --out tests/golden
+    .venv-parity/bin/python -m scripts.make_goldens --out tests/golden
 
 Needs the environment of scripts/parity.sh (torch, CPU). The default test run compares our model
 with these files, so torch is needed only here and for the live comparison of the parity stage.
@@ -155,10 +155,10 @@ def specs_by_key(config: Qwen3VLConfig) -> dict:
 def make_images(case: Case) -> list[list[np.ndarray]]:
     """Textured u8 images, all different: smooth colour waves plus noise."""
     rng = np.random.default_rng(case.seed)
-    return [[_texture(rng, *size) for size in row] for row in case.sizes]
+    return [[texture(rng, *size) for size in row] for row in case.sizes]
 
 
-def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     y = np.linspace(0, 1, height)[:, None, None]
     x = np.linspace(0, 1, width)[None, :, None]
     up, across, phase = rng.uniform(1, 4, 3), rng.uniform(1, 4, 3), rng.uniform(0, 6, 3)
