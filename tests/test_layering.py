@@ -16,7 +16,7 @@ PACKAGE = ROOT / "dig_jax"
 # a row where its modules build on one another.
 ROWS = (
     ("-", "typed"),
-    ("0", "config boxes data.scene data.exr model.params model.rope"),
+    ("0", "config boxes images data.scene data.exr model.params model.rope"),
     ("1", "commandline sharding prompt optim runlog baseline"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit"),
     ("1", "data.records data.curriculum data.visibility data.labels"),
@@ -40,7 +40,7 @@ DOORS = {
     "grain": {"data.curriculum", "data.pipeline"},
     "array_record": {"data.records"},
     "msgpack": {"data.records"},
-    "PIL": {"data.records", "prompt", "pictures", "report"},
+    "PIL": {"data.records", "images", "pictures", "report"},
     "scipy": {"reward.matching", "baseline"},
     "transformers": {"prompt", "model.hf", "model.hf_config"},
     "tokenizers": {"prompt"},
