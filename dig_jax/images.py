@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 Size = tuple[int, int]  # height, width in pixels
+Picture = Image.Image | np.ndarray  # in any mode, or RGB bytes u8[Y, X, 3]
 MAX_RATIO = 200  # longer to shorter side, as HF's `smart_resize`
 # What this file and `patchify` compute; a checkpoint that asks for anything else is refused.
 _ONLY = {
@@ -134,8 +135,8 @@ def resize(image: np.ndarray, size: Size) -> np.ndarray:
     return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
-def prepare(image: Image.Image | np.ndarray, rules: ImageRules, name: str) -> np.ndarray:
-    """A picture, or its bytes u8[Y, X, 3], as the model will see it: u8[y, x, 3]."""
+def prepare(image: Picture, rules: ImageRules, name: str) -> np.ndarray:
+    """A picture as the model will see it: u8[y, x, 3]; `name` is for messages."""
     rgb = image if isinstance(image, np.ndarray) else to_rgb(image)
     return resize(rgb, target_size(*rgb.shape[:2], rules, name))
 
