@@ -149,6 +149,25 @@ def test_limits_are_read_in_both_spellings_and_may_be_replaced(tmp_path):
         read_rules(tmp_path, max_pixels=3000)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"size": RELEASED, "patch_size": 16},
+        {"size": None, "min_pixels": 3136, "max_pixels": 9000},
+        {"size": RELEASED, "min_pixels": 20000, "max_pixels": 30000},  # the older spelling wins
+    ],
+)
+def test_hf_reads_the_same_rules_from_the_same_folder(tmp_path, change):
+    settings(tmp_path, **change)
+    theirs, rules = Qwen2VLImageProcessorPil.from_pretrained(tmp_path), read_rules(tmp_path)
+    for size in ((30, 40), (64, 96), (333, 517)):
+        picture = Image.fromarray(noise(*size))
+        grid = theirs(images=picture, return_tensors="np")["image_grid_thw"][0].tolist()
+        ours = prepare(picture, rules, "the picture").shape[:2]
+        assert [1, *(side // rules.patch for side in ours)] == grid
+
+
 def test_a_folder_of_transformers_5_keeps_its_rules_in_the_processors_file(tmp_path):
     inner = json.loads((ASSETS / "preprocessor_config.json").read_text())
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": inner}))

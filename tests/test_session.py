@@ -20,6 +20,8 @@ from dig_jax.config import (
     RolloutConfig,
 )
 from dig_jax.decoding import Decoding, read_decoding
+from dig_jax.evaluate import decode_text
+from dig_jax.model import hf, hf_config
 
 THINKING = Path(__file__).parent / "templates" / "thinking.jinja"
 
@@ -109,6 +111,16 @@ def test_prompt_and_answer_must_fit_the_models_context(folder):
         opened(folder, prompt=PromptConfig(max_tokens=20))
 
 
+def test_the_context_survives_an_export():
+    """Written from the model, not copied from the base config.json."""
+    text = dataclasses.replace(hf.read_model_config(ASSETS).text, context=777)
+    model = dataclasses.replace(hf.read_model_config(ASSETS), text=text)
+    written = hf_config.to_json(model, "float32", base={})
+    assert written["text_config"]["max_position_embeddings"] == 777
+    again = hf_config.from_json(written, {"eos_token_id": [1]}, has_head=bool, where="here")
+    assert again.text == text
+
+
 def test_an_image_setting_of_another_model_is_refused(folder):
     change(folder, "preprocessor_config.json", patch_size=16)
     with pytest.raises(ValueError, match=r"cuts images by patch=16, config.json by 8"):
@@ -125,6 +137,7 @@ def test_the_checkpoints_sampling_is_evaluations_choice_and_never_trainings(fold
     found = opened(folder, eval=EvalConfig(decoding="checkpoint"))
     assert found.decoding == Decoding(0.6, 20, 0.95)
     assert found.cfg.rollout.temperature == 1.0
+    assert decode_text(found) == "1 samples at temperature 0.6, top_k 20, top_p 0.95"
 
 
 def test_a_greedy_checkpoint_is_not_asked_for_several_samples(folder):
