@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dig_jax.config import PromptConfig
-from dig_jax.images import ImageRules, Picture, Size, choose_canvas, prepare
+from dig_jax.images import ImageRules, Picture, Size, prepare
 from dig_jax.model.params import ModelConfig
 from dig_jax.prompt import Processor, PromptInputs, make_prompt
 
@@ -23,6 +23,12 @@ class Bucket(NamedTuple):
     canvas: Size  # (Y, X): holds each resized image; multiples of the model's cell
     tokens: int  # P: prompt tokens, image tokens included
     images: int  # I: images per row
+
+    def holds(self, sizes: Sequence[Sequence[Size]], lengths: Sequence[int]) -> bool:
+        """Whether rows with images of these sizes and prompts of these lengths fit."""
+        flat = [size for row in sizes for size in row]
+        inside = all(y <= self.canvas[0] and x <= self.canvas[1] for y, x in flat)
+        return inside and max(lengths) <= self.tokens and max(map(len, sizes)) <= self.images
 
     def __str__(self) -> str:
         return f"{self.canvas[1]}x{self.canvas[0]} px, {self.tokens} tokens, {self.images} images"
@@ -83,18 +89,29 @@ def choose_bucket(
     lengths: Sequence[int],
     names: Sequence[str],
 ) -> Bucket:
-    """The bucket of the smallest canvas, then of fewest images and tokens, that holds a batch."""
+    """The bucket of the smallest canvas, then of fewest images and tokens, that holds a batch.
+
+    sizes     (height, width) of each image of each row
+    lengths   prompt tokens of each row
+
+    Raises ValueError naming the row that fits none, or the rows that fit none together.
+    """
+    remedy = "add a larger bucket, lower max_pixels or shorten the question"
     listed = "; ".join(map(str, sorted(buckets)))
     for row, length, name in zip(sizes, lengths, names, strict=True):
-        if not any(b.tokens >= length and b.images >= len(row) for b in buckets):
+        if not any(bucket.holds([row], [length]) for bucket in buckets):
+            shown = ", ".join(f"{width}x{height} px" for height, width in row) or "no images"
             raise ValueError(
-                f"prompt of {name} has {length} tokens and {len(row)} images, more than any bucket "
-                f"({listed}); add a larger bucket, shorten the question or lower max_pixels"
+                f"{name}: a prompt of {length} tokens with {shown} fits no bucket ({listed}); "
+                f"{remedy}"
             )
-    tokens, images = max(lengths), max(map(len, sizes))
-    enough = [b for b in buckets if b.tokens >= tokens and b.images >= images]
-    canvas = choose_canvas(sizes, {b.canvas for b in enough}, names)
-    return min((b for b in enough if b.canvas == canvas), key=lambda b: (b.images, b.tokens))
+    fitting = [bucket for bucket in buckets if bucket.holds(sizes, lengths)]
+    if not fitting:
+        raise ValueError(
+            f"no bucket ({listed}) holds {', '.join(names)} together, though each one alone; "
+            f"batch like sizes together or add a larger bucket"
+        )
+    return min(fitting, key=lambda b: (b.canvas[0] * b.canvas[1], b.images, b.tokens))
 
 
 def on_canvas(rows: Sequence[Sequence[np.ndarray]], bucket: Bucket) -> np.ndarray:

@@ -6,7 +6,6 @@ Equal, bit for bit, to Hugging Face's `Qwen2VLImageProcessorPil`; the rest of th
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,37 +149,3 @@ def open_image(path: str | Path) -> Image.Image:
             return ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a picture that Pillow can read ({error})") from error
-
-
-def fits(size: Size, canvas: Size) -> bool:
-    return size[0] <= canvas[0] and size[1] <= canvas[1]
-
-
-def choose_canvas(
-    sizes: Sequence[Sequence[Size]], canvases: Sequence[Size], names: Sequence[str]
-) -> Size:
-    """The canvas of fewest pixels that holds every image of a batch; rows may have none.
-
-    sizes      (height, width) of each image of each row
-    canvases   (height, width) to choose from
-    names      of the rows, for the message
-
-    Raises ValueError naming row and size where an image, or the batch as a whole, fits none.
-    """
-    choices = sorted(canvases, key=lambda canvas: (canvas[0] * canvas[1], canvas))
-    listed = ", ".join(f"{width}x{height}" for height, width in choices)
-    for row, name in zip(sizes, names, strict=True):
-        for height, width in row:
-            if not any(fits((height, width), canvas) for canvas in choices):
-                raise ValueError(
-                    f"{name}: an image of {width}x{height} px fits no canvas of {listed}; add a "
-                    f"larger canvas or lower max_pixels"
-                )
-    need = tuple(max((size[axis] for row in sizes for size in row), default=0) for axis in (0, 1))
-    held = [canvas for canvas in choices if fits(need, canvas)]
-    if not held:
-        raise ValueError(
-            f"no canvas of {listed} holds the images of {', '.join(names)} together: "
-            f"{need[1]}x{need[0]} px is needed; add that canvas or batch like sizes together"
-        )
-    return held[0]

@@ -54,8 +54,12 @@ def test_whatever_is_wrong_is_said_before_weights_are_read(monkeypatch, pictures
     strip = tmp_path / "strip.png"
     Image.new("RGB", (900, 4)).save(strip)
     assert "strip.png, image 2 is 900x4 px" in refused(a, str(strip))
-    assert "2 images, more than any bucket" in refused(a, b, "--bucket", "160x96:20")
-    assert "128x48 px fits no canvas of 96x64" in refused(a, b, "--bucket", "96x64:120")
+    assert "with 96x64 px, 128x48 px fits no bucket (160x96" in refused(
+        a, b, "--bucket", "160x96:20"
+    )
+    assert "128x48 px fits no bucket (96x64 px, 120 tokens" in refused(
+        a, b, "--bucket", "96x64:120"
+    )
     assert "more than the model's context of 262144" in refused(a, "--max-tokens", "262144")
     shutil.copyfile(ASSETS / "config.json", tmp_path / "config.json")
     with pytest.raises(SystemExit, match=r"names no eos_token_id"):

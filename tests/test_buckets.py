@@ -180,12 +180,17 @@ def test_the_smallest_bucket_that_holds_a_batch_is_taken():
 
 def test_what_fits_no_bucket_is_named_with_its_size():
     names = ["pair 3", "pair 4"]
-    with pytest.raises(ValueError, match=r"pair 4 has 193 tokens and 1 images, more than any"):
-        choose_bucket(BUCKETS, [[], [(48, 48)]], [20, 193], names)
-    with pytest.raises(ValueError, match=r"pair 3: an image of 144x48 px fits no canvas of 48x48,"):
-        choose_bucket(BUCKETS, [[(48, 144)], []], [20, 20], names)
-    with pytest.raises(ValueError, match=r"pair 4 has 20 tokens and 3 images, more than any"):
-        choose_bucket(BUCKETS, [[], [(16, 16)] * 3], [20, 20], names)
+    for sizes, lengths, message in (
+        ([[], [(48, 48)]], [20, 193], "pair 4: a prompt of 193 tokens with 48x48 px fits no"),
+        ([[(48, 144)], []], [20, 20], "pair 3: .* with 144x48 px fits no bucket .48x48 px, 80"),
+        ([[], [(16, 16)] * 3], [20, 20], "pair 4: .* with 16x16 px, 16x16 px, 16x16 px fits no"),
+        ([[(48, 128)], []], [20, 193], "pair 4: a prompt of 193 tokens with no images fits no"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            choose_bucket(BUCKETS, sizes, lengths, names)
+    narrow = [Bucket((128, 64), 80, 1), Bucket((48, 128), 80, 1)]
+    with pytest.raises(ValueError, match=r"holds pair 3, pair 4 together, though each one alone"):
+        choose_bucket(narrow, [[(48, 128)], [(128, 16)]], [20, 20], names)
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"pair 0, image 2 is 2x500 px; .* at most 200 times"):
         ask([[noise(rng, 32, 32), noise(rng, 500, 2)]])

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
 from dig_jax import images
-from dig_jax.images import ImageRules, choose_canvas, prepare, read_rules, target_size
+from dig_jax.images import ImageRules, prepare, read_rules, target_size
 from dig_jax.model.params import VisionConfig
 from dig_jax.model.vision import normalise, patchify
 
@@ -209,15 +209,3 @@ def test_files_are_opened_upright_and_unreadable_ones_named(tmp_path):
         images.open_image(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError, match=r"gone.png does not exist"):
         images.open_image(tmp_path / "gone.png")
-
-
-def test_a_batch_gets_the_smallest_canvas_that_holds_it():
-    canvases = [(128, 64), (64, 96), (128, 128)]
-    names = ["a", "b", "c"]
-    assert choose_canvas([[(64, 96)], [], [(32, 32)] * 2], canvases, names) == (64, 96)
-    assert choose_canvas([[(64, 96)], [(128, 16)], []], canvases, names) == (128, 128)
-    assert choose_canvas([[], [], []], canvases, names) == (64, 96)
-    with pytest.raises(ValueError, match=r"b: an image of 160x16 px fits no canvas of 96x64, 64x"):
-        choose_canvas([[], [(16, 160)], []], canvases, names)
-    with pytest.raises(ValueError, match=r"images of a, b together: 96x128 px is needed"):
-        choose_canvas([[(64, 96)], [(128, 16)]], canvases[:2], names[:2])
