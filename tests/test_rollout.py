@@ -232,6 +232,14 @@ def test_truncation_treats_ties_as_hf_does():
         assert found.tolist() == expected.tolist() == kept, (top_k, top_p)
 
 
+def test_a_probability_of_exactly_one_minus_top_p_goes_as_in_hf():
+    """Four equal tokens sum to 0.25, 0.5, 0.75, 1 without rounding: two are at most 1 - 0.5."""
+    even = np.zeros(4, np.float32)
+    kept = np.asarray(rollout.keep_likeliest(even, 0, 0.5)) > -1e29
+    assert kept.tolist() == [False, False, True, True]
+    np.testing.assert_array_equal(kept, np.isfinite(hf_warped(even[None], 0, 0.5)[0]))
+
+
 def test_no_truncation_is_the_identity_to_the_bit():
     """As the sampler of training has it: the same array object, not one operation."""
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64)), jnp.float32)
