@@ -35,8 +35,10 @@ class ModelSource:
 @dataclass(frozen=True)
 class DataConfig:
     root: str = "data/tiny"  # folder with one sub-folder of shards per bucket and eval split
-    image_width: int = 96  # px, X; multiple of patch x merge of the model (checked against it)
+    image_width: int = 96  # px, X, of the records; the model's size follows from the limits below
     image_height: int = 64  # px, Y; same
+    min_pixels: int = 0  # smallest image the model sees, height x width; 0 = the checkpoint's own
+    max_pixels: int = 0  # largest; an image outside is resized as HF and vLLM do; 0 = same
     max_boxes: int = 8  # M: true boxes are padded to this many per pair
     buckets: tuple[str, ...] = ("single", "dual", "mixed")  # training splits, in index order
     eval_split: str = "heldout"  # split scored by evaluate; never trained on
@@ -44,12 +46,11 @@ class DataConfig:
 
     def __post_init__(self):
         typed.check_fields(self, "data")
-        for name in ("image_width", "image_height"):
-            value = getattr(self, name)
-            remedy = f"use {max(16, value // 16 * 16)}"
-            ok = value > 0 and value % 16 == 0
-            require(ok, f"data.{name}", value, "is not a positive multiple of 16 px", remedy)
-        at_least("data", self, max_boxes=1, prefetch=0)
+        least = {"image_width": 1, "image_height": 1, "min_pixels": 0, "max_pixels": 0}
+        at_least("data", self, max_boxes=1, prefetch=0, **least)
+        ok = not self.max_pixels or self.min_pixels <= self.max_pixels
+        rule = f"is above data.max_pixels={self.max_pixels}"
+        require(ok, "data.min_pixels", self.min_pixels, rule, "lower it or raise max_pixels")
         ok = bool(self.buckets) and len(set(self.buckets)) == len(self.buckets)
         require(ok, "data.buckets", self.buckets, "is empty or repeats a name", "name each once")
         ok = self.eval_split not in self.buckets
@@ -61,9 +62,11 @@ class DataConfig:
 class PromptConfig:
     question: str = _QUESTION  # the user turn after the two images
     add_vision_id: bool = False  # "Picture 1: " before each image, as the chat template can
+    max_tokens: int = 0  # longest prompt, image tokens included; 0 = what the context leaves
 
     def __post_init__(self):
         typed.check_fields(self, "prompt")
+        at_least("prompt", self, max_tokens=0)
         ok = bool(self.question.strip())
         require(ok, "prompt.question", self.question, "is empty", "say what to answer")
 
@@ -198,6 +201,7 @@ class EvalConfig:
     every: int = 0  # steps between evaluations while training; 0 = only before and after
     bootstrap: int = 2000  # resamples behind each 95 % interval
     samples: int = 0  # answers drawn per pair at rollout.temperature; 0 = one greedy answer
+    decoding: Literal["policy", "checkpoint"] = "policy"  # or as generation_config.json says
 
     def __post_init__(self):
         typed.check_fields(self, "eval")

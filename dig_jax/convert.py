@@ -25,6 +25,7 @@ from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs, 
 from dig_jax.model.qwen3vl import full_logits
 from dig_jax.prompt import load_processor, make_prompt
 from dig_jax.runlog import write_whole
+from dig_jax.session import image_size
 from dig_jax.typed import to_plain
 
 ORIGIN = "dig_jax.json"  # in an exported folder: which checkpoint it is
@@ -138,8 +139,8 @@ def _compare_logits(
 
     The prompt is made by the tokenizer and template of `folder`, as its users will make theirs.
     """
-    data, model = trained.cfg.data, trained.model
-    size = (data.image_height, data.image_width)
+    model = trained.model
+    size = image_size(trained.cfg.data, str(folder), model)
     prompt = make_prompt(trained.cfg.prompt, load_processor(folder), model, [[size, size]])
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1, 2, *size, 3), np.uint8)

@@ -4,7 +4,8 @@
     python -m dig_jax.evaluate --config configs/tiny_cpu.py --name after --from-run
 
 Scores are means over pairs with 95 % bootstrap intervals over pairs; the answer to a pair is
-greedy unless eval.samples asks for draws at the rollout temperature.
+greedy unless eval.samples asks for draws at the rollout temperature, or eval.decoding for the
+checkpoint's own way.
 """
 
 import argparse
@@ -38,14 +39,13 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
     A row holds the pair's true and predicted boxes (unit frame), the answer's text, and every
     metric of METRICS, averaged over the pair's answers if there are several.
     """
-    cfg = session.cfg
-    greedy = cfg.eval.samples == 0
+    cfg, decoding = session.cfg, session.decoding
     sample = jax.jit(
         make_sampler(
             session.model,
             group=max(1, cfg.eval.samples),
             max_tokens=cfg.rollout.max_tokens,
-            temperature=0.0 if greedy else cfg.rollout.temperature,
+            **vars(decoding),
         ),
         out_shardings=sharding.replicated(session.mesh),
     )
@@ -147,28 +147,35 @@ def bootstrap(values: list[float], resamples: int, seed: int) -> list[float]:
     return [float(values.mean()), float(low), float(high)]
 
 
-def write_evaluation(cfg: Config, name: str, rows: list[dict]) -> dict:
-    """<run_dir>/eval_<name>.json with protocol, summary and rows; returns the summary."""
+def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session | None) -> dict:
+    """<run_dir>/eval_<name>.json with protocol, summary and rows; returns the summary.
+
+    session   None: a baseline without a model
+    """
     summary = summarize(rows, resamples=cfg.eval.bootstrap)
-    decode = (
-        "greedy"
-        if cfg.eval.samples == 0
-        else (f"{cfg.eval.samples} samples at temperature {cfg.rollout.temperature}")
-    )
     protocol = {
         "split": cfg.data.eval_split,
         "pairs": len(rows),
-        "decode": decode,
+        "decode": decode_text(session) if session else "none",
         "max_tokens": cfg.rollout.max_tokens,
         "question": cfg.prompt.question,
         "iou_threshold": cfg.reward.iou_threshold,
         "image": [cfg.data.image_width, cfg.data.image_height],
+        "model_image": list(session.image_size[::-1]) if session else None,
     }
     body = {"name": name, "protocol": protocol, "summary": summary, "rows": rows}
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"eval_{name}.json", json.dumps(body))
     return summary
+
+
+def decode_text(session: Session) -> str:
+    """How evaluation chooses an answer's tokens, for its protocol."""
+    decoding = session.decoding
+    if not decoding.temperature:
+        return str(decoding)
+    return f"{max(1, session.cfg.eval.samples)} samples at {decoding}"
 
 
 def trained_weights(session: Session) -> Params:
@@ -194,18 +201,17 @@ def main(argv: list[str] | None = None) -> None:
     with clear_errors():
         cfg = config_from(args)
     with clear_errors():
-        batches = eval_pairs(cfg)
+        batches = eval_pairs(cfg)  # the records' own pixels
+        session = None
         if not args.pixel_diff:
             session = open_session(cfg, source=args.source)
+            batches = eval_pairs(cfg, size=session.image_size)
             if args.from_run:
                 weights = trained_weights(session)
             else:
                 weights = load_weights(session, args.source)
-    if args.pixel_diff:
-        rows = pixel_rows(cfg, batches)
-    else:
-        rows = make_evaluator(session, batches)(weights)
-    summary = write_evaluation(cfg, args.name, rows)
+    rows = make_evaluator(session, batches)(weights) if session else pixel_rows(cfg, batches)
+    summary = write_evaluation(cfg, args.name, rows, session)
     line = "  ".join(f"{name} {summary[name][0]:.3f}" for name in METRICS)
     print(f"{args.name}: {len(rows)} pairs of {cfg.data.eval_split}  {line}")
 

@@ -4,6 +4,7 @@ The only place that knows a tokenizer or the chat template. Everything here is n
 host; what the model reads is `PromptInputs`, whose image shapes are static and grids data.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,19 +42,19 @@ class PromptInputs:
 class Processor:
     """The text side of one checkpoint folder.
 
-    tokenizer    Hugging Face's; its chat template comes from the folder
-    eos_token    ends an answer in training data; the tokenizer's `eos_token`
-    stop_tokens  ids after which an answer is over (`eos_token_id` of generation_config.json)
+    tokenizer  Hugging Face's; its chat template comes from the folder
+    eos_token  ends an answer in training data; the tokenizer's `eos_token`
+
+    What stops an answer is the model's: `ModelConfig.eos_tokens`.
     """
 
     tokenizer: Any
     eos_token: int
-    stop_tokens: tuple[int, ...]
 
 
 def load_processor(folder: str | Path) -> Processor:
     """Tokenizer and chat template of a Hugging Face checkpoint folder; never asks the network."""
-    from transformers import AutoTokenizer, GenerationConfig  # seconds to import
+    from transformers import AutoTokenizer  # seconds to import
 
     folder = Path(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -63,17 +64,24 @@ def load_processor(folder: str | Path) -> Processor:
                 f"(scripts/make_tiny_tokenizer.py writes one)"
             )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    _load_older_template(tokenizer, folder)
     if tokenizer.chat_template is None:
         raise ValueError(f"{folder} has no chat template; add chat_template.jinja")
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"tokenizer_config.json in {folder} names no eos_token; Qwen's is <|im_end|>"
         )
-    stop = tokenizer.eos_token_id
-    if (folder / "generation_config.json").is_file():
-        stop = GenerationConfig.from_pretrained(folder).eos_token_id or stop
-    stop = tuple(stop) if isinstance(stop, list) else (stop,)
-    return Processor(tokenizer, tokenizer.eos_token_id, stop)
+    return Processor(tokenizer, tokenizer.eos_token_id)
+
+
+def _load_older_template(tokenizer, folder: Path) -> None:
+    """Takes the template of a chat_template.json, which HF's processor reads and its tokenizer not.
+
+    Transformers 4.57 wrote that file; as there, it goes before one in tokenizer_config.json.
+    """
+    older = folder / "chat_template.json"
+    if older.is_file() and not (folder / "chat_template.jinja").is_file():
+        tokenizer.chat_template = json.loads(older.read_text())["chat_template"]
 
 
 def make_prompt(
@@ -83,18 +91,25 @@ def make_prompt(
     sizes: Sequence[Sequence[tuple[int, int]]],
     *,
     questions: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    answer: int = 0,
     canvas: tuple[int, int] | None = None,
     tokens: int | None = None,
+    images: int | None = None,
 ) -> PromptInputs:
     """One user turn per row: its images, then the question, then the opened assistant turn.
 
     sizes      (height, width) in pixels of each image of each row; a row may have none
     questions  one per row; cfg.question if absent
+    names      of the rows, such as pair ids, for messages; "row n" if absent
+    answer     tokens that the model's context must still hold after the prompt
     canvas     (Y, X) of the zero-padded image batch; the largest height and width if absent
     tokens     P; the longest row if absent
+    images     I; the most images of a row if absent
 
     Raises if an image is not cut into whole merged cells or exceeds the canvas, if a question
-    holds an image placeholder of its own, and if a row is longer than `tokens`.
+    holds an image placeholder of its own, and if a row is longer than `tokens`,
+    cfg.max_tokens or the model's context: a prompt is never cut.
     """
     questions = [cfg.question] * len(sizes) if questions is None else questions
     if len(questions) != len(sizes):
@@ -103,7 +118,11 @@ def make_prompt(
         _render(cfg, processor, question, len(row))
         for question, row in zip(questions, sizes, strict=True)
     ]
-    return prompt_of_ids(config, ids, sizes, canvas=canvas, tokens=tokens)
+    shape = {"canvas": canvas, "tokens": tokens, "images": images}
+    prompt = prompt_of_ids(config, ids, sizes, names=names, **shape)
+    for n, length in enumerate(prompt.length):
+        _check_length(cfg, config, int(length), answer, sizes[n], _name(names, n))
+    return prompt
 
 
 def prompt_of_ids(
@@ -111,23 +130,32 @@ def prompt_of_ids(
     ids: Sequence[Sequence[int]],
     sizes: Sequence[Sequence[tuple[int, int]]],
     *,
+    names: Sequence[str] | None = None,
     canvas: tuple[int, int] | None = None,
     tokens: int | None = None,
+    images: int | None = None,
 ) -> PromptInputs:
     """`make_prompt` from token ids that hold one image token per image, not yet expanded."""
     for height, width in (size for row in sizes for size in row):
         config.check_image(height, width)
     canvas = _check_canvas(canvas, sizes, config)
-    rows = [_expand(config, n, ids[n], sizes[n], canvas) for n in range(len(sizes))]
+    rows = [_expand(config, _name(names, n), ids[n], sizes[n], canvas) for n in range(len(sizes))]
     longest = max(len(ids) for ids, _, _ in rows)
     tokens = longest if tokens is None else tokens
+    most = max(map(len, sizes))
+    images = most if images is None else images
     for n, (row, _, _) in enumerate(rows):
         if len(row) > tokens:
             raise ValueError(
-                f"prompt of row {n} has {len(row)} tokens, more than {tokens}; shorten the "
-                f"question, shrink the images {list(sizes[n])} or allow more tokens"
+                f"prompt of {_name(names, n)} has {len(row)} tokens, more than {tokens}; shorten "
+                f"the question, shrink the images{_listed(sizes[n])} or allow more tokens"
             )
-    return _stack(rows, sizes, tokens, config)
+        if len(sizes[n]) > images:
+            raise ValueError(
+                f"prompt of {_name(names, n)} has {len(sizes[n])} images, more than {images}; "
+                f"allow more images per row"
+            )
+    return _stack(rows, sizes, (tokens, images), config)
 
 
 def repeat_prompt(prompt: PromptInputs, rows: int) -> PromptInputs:
@@ -139,19 +167,29 @@ def repeat_prompt(prompt: PromptInputs, rows: int) -> PromptInputs:
     return jax.tree.map(lambda a: np.repeat(a, rows, axis=0), prompt)
 
 
-def decode_answers(processor: Processor, tokens: np.ndarray, lengths: np.ndarray) -> list:
+def opens_thought(processor: Processor, prompt: PromptInputs) -> bool:
+    """Whether prompts end inside a thought, by their template: answers hold only `</think>`."""
+    text = processor.tokenizer.decode(prompt.tokens[0, : prompt.length[0]])
+    return text.rstrip().endswith("<think>")
+
+
+def decode_answers(
+    processor: Processor, tokens: np.ndarray, lengths: np.ndarray, *, stops: Sequence[int]
+) -> list:
     """Texts of answers, up to the first stop token and without special tokens.
 
     tokens   i32[..., T]
     lengths  i32[...]      answer tokens, a final stop token included
+    stops    ids that end an answer: the model's eos_tokens, as in the sampler
     ->       nested lists of str, one per answer; `</think>` is kept: Qwen does not call it special
     """
     tokens, lengths = np.asarray(tokens), np.asarray(lengths)
     assert tokens.shape[:-1] == lengths.shape, (tokens.shape, lengths.shape)
     if lengths.ndim:
-        return [decode_answers(processor, t, n) for t, n in zip(tokens, lengths, strict=True)]
+        rows = zip(tokens, lengths, strict=True)
+        return [decode_answers(processor, t, n, stops=stops) for t, n in rows]
     ids = tokens[: int(lengths)].tolist()
-    over = next((i for i, token in enumerate(ids) if token in processor.stop_tokens), len(ids))
+    over = next((i for i, token in enumerate(ids) if token in stops), len(ids))
     return processor.tokenizer.decode(
         ids[:over], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
@@ -200,6 +238,33 @@ def _check_canvas(canvas, sizes, config: ModelConfig) -> tuple[int, int]:
     return canvas
 
 
+def _name(names: Sequence[str] | None, n: int) -> str:
+    return f"row {n}" if names is None else names[n]
+
+
+def _listed(sizes: Sequence[tuple[int, int]]) -> str:
+    """ " of 96x64, 32x32 px", or nothing."""
+    return f" of {', '.join(f'{x}x{y}' for y, x in sizes)} px" if sizes else ""
+
+
+def _check_length(cfg: PromptConfig, config: ModelConfig, length, answer, sizes, name) -> None:
+    """A prompt that is too long is an error: a cut one would ask something else."""
+    told = f"prompt of {name} has {length} tokens, {len(sizes)} images{_listed(sizes)} included"
+    remedy = "shorten prompt.question, lower data.max_pixels"
+    if cfg.max_tokens and length > cfg.max_tokens:
+        raise ValueError(
+            f"{told}, more than prompt.max_tokens={cfg.max_tokens}; {remedy} or raise "
+            f"prompt.max_tokens"
+        )
+    context = config.text.context
+    if length + answer > context:
+        raise ValueError(
+            f"{told}; with {answer} answer tokens (rollout.max_tokens) that is {length + answer}, "
+            f"more than the model's context of {context} (max_position_embeddings); {remedy} or "
+            f"lower rollout.max_tokens"
+        )
+
+
 def _render(cfg: PromptConfig, processor: Processor, question: str, images: int) -> list[int]:
     """The chat template's text of one row as ids, one image token per image."""
     content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
@@ -212,13 +277,13 @@ def _render(cfg: PromptConfig, processor: Processor, question: str, images: int)
     return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _expand(config: ModelConfig, n: int, ids, sizes, canvas):
-    """Ids, slots and positions of row n, unpadded, each image token repeated for its cells."""
+def _expand(config: ModelConfig, name: str, ids, sizes, canvas):
+    """Ids, slots and positions of one row, unpadded, each image token repeated for its cells."""
     ids = np.asarray(ids, np.int32)
     places = np.flatnonzero(ids == config.image_token)
     if len(places) != len(sizes):
         raise ValueError(
-            f"prompt of row {n} has {len(places)} image placeholders (id {config.image_token}) for "
+            f"prompt of {name} has {len(places)} image placeholders (id {config.image_token}) for "
             f"{len(sizes)} images; does the question hold one, or are tokenizer and config.json "
             f"from different checkpoints?"
         )
@@ -243,8 +308,8 @@ def _slots(cells, canvas_cells) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *slots])
 
 
-def _stack(rows, sizes, tokens: int, config: ModelConfig) -> PromptInputs:
-    images, patch = max(map(len, sizes)), config.vision.patch
+def _stack(rows, sizes, shape: tuple[int, int], config: ModelConfig) -> PromptInputs:
+    (tokens, images), patch = shape, config.vision.patch
     out = PromptInputs(
         tokens=np.full((len(rows), tokens), config.pad_token, np.int32),
         slot=np.full((len(rows), tokens), -1, np.int32),

@@ -57,8 +57,8 @@ def read_evaluations(run_dir: Path) -> dict[str, Evaluation]:
 
 
 def _check_comparable(first: Evaluation, other: Evaluation, name: str) -> None:
-    # a baseline decodes nothing, so those two bind the policy's evaluations only
-    free = ("decode", "max_tokens") if name == "pixel_diff" else ()
+    # a baseline decodes nothing, so these bind the policy's evaluations only
+    free = ("decode", "max_tokens", "model_image") if name == "pixel_diff" else ()
     for field, value in first["protocol"].items():
         now = other["protocol"].get(field)
         if field not in free and now != value:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dig_jax.model.logprob import answer_logits, banned_tokens, token_logp
+from dig_jax.model.logprob import BAN, answer_logits, banned_tokens, token_logp
 from dig_jax.model.params import ModelConfig, Params
 from dig_jax.model.qwen3vl import (
     AnswerCache,
@@ -64,12 +64,22 @@ class DecodeState:
     done: jax.Array
 
 
-def make_sampler(config: ModelConfig, *, group: int, max_tokens: int, temperature: float):
+def make_sampler(
+    config: ModelConfig,
+    *,
+    group: int,
+    max_tokens: int,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+):
     """Bind the statics; returns sample(params, prompt, images, key, first_row=0) -> Rollout.
 
     group        G, answers per pair
     max_tokens   T, end token included
     temperature  > 0 samples; 0 is greedy, ignores the key and reports log-probs at 1
+    top_k, top_p see `keep_likeliest`; for evaluation alone: reported log-probs stay those of the
+                 whole distribution, so a truncated sample must not be trained on
 
     sample's `first_row` is the global number of the batch's first pair: the draws of a pair
     do not depend on which batch slice it is in.
@@ -82,6 +92,7 @@ def make_sampler(config: ModelConfig, *, group: int, max_tokens: int, temperatur
         logits = answer_logits(hidden, head, temperature=scale, banned=banned)
         if temperature == 0:
             return logits.argmax(-1).astype(jnp.int32)
+        logits = keep_likeliest(logits, top_k, top_p)
         keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows.reshape(-1))
         noise = jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:]))(keys)
         return (logits + noise.reshape(logits.shape)).argmax(-1).astype(jnp.int32)
@@ -113,6 +124,28 @@ def make_sampler(config: ModelConfig, *, group: int, max_tokens: int, temperatur
         return _finish(last, stops)
 
     return sample
+
+
+def keep_likeliest(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
+    """Bans all but the likeliest tokens (HF `TopKLogitsWarper`, then `TopPLogitsWarper`).
+
+    logits  f32[..., V]   already scaled by the temperature
+    top_k   tokens kept, and whatever ties with the last of them; 0 = all
+    top_p   probability kept: those tokens go whose probability, with all less likely ones, is
+            at most 1 - top_p; the likeliest stays; 1 = all
+    ->      f32[..., V]   the same array where nothing is asked for
+    """
+    if 0 < top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits < least, BAN, logits)
+    if top_p < 1:
+        order = jnp.argsort(logits, axis=-1)  # stable: of equal tokens the first goes first
+        ascending = jnp.take_along_axis(logits, order, axis=-1)
+        below = jnp.cumsum(jax.nn.softmax(ascending, axis=-1), axis=-1)
+        gone = (below <= 1 - top_p).at[..., -1].set(False)
+        back = jnp.argsort(order, axis=-1)
+        logits = jnp.where(jnp.take_along_axis(gone, back, axis=-1), BAN, logits)
+    return logits
 
 
 def _start(config: ModelConfig, cache: PromptCache, group: int, length: int) -> DecodeState:

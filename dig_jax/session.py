@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from dig_jax import images, sharding
 from dig_jax import prompt as prompts
-from dig_jax import sharding
-from dig_jax.config import Config
+from dig_jax.config import Config, DataConfig
 from dig_jax.data.pipeline import check_data
+from dig_jax.decoding import Decoding, read_decoding
 from dig_jax.model import hf
 from dig_jax.model.params import ModelConfig, Params, model_specs
 
@@ -28,6 +29,8 @@ class Session:
     model: ModelConfig
     processor: prompts.Processor
     prompt: prompts.PromptInputs  # one row: all pairs share size and question
+    image_size: images.Size  # at which the records' images reach the model
+    decoding: Decoding  # of evaluation; training samples as cfg.rollout says
 
     def prompt_rows(self, pairs: int) -> prompts.PromptInputs:
         """The prompt repeated for a batch, spread over the mesh like the pairs."""
@@ -38,7 +41,8 @@ class Session:
         return sharding.param_shardings(model_specs(self.model), self.mesh)
 
     def texts(self, tokens: np.ndarray, lengths: np.ndarray) -> list:
-        return prompts.decode_answers(self.processor, tokens, lengths)
+        stops = self.model.eos_tokens
+        return prompts.decode_answers(self.processor, tokens, lengths, stops=stops)
 
 
 def open_session(cfg: Config, *, source: str | None = None) -> Session:
@@ -55,12 +59,80 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
         compute_dtype=cfg.model.compute_dtype,
         remat=cfg.model.remat,
     )
-    size = (cfg.data.image_height, cfg.data.image_width)
-    model.check_image(*size)
+    size = image_size(cfg.data, source, model)
+    decoding = _decoding(cfg, source)
     check_data(cfg)
     processor = prompts.load_processor(source)
-    prompt = prompts.make_prompt(cfg.prompt, processor, model, [[size, size]])
-    return Session(cfg, mesh, model, processor, prompt)
+    _check_stops(processor, model, source)
+    prompt = prompts.make_prompt(
+        cfg.prompt,
+        processor,
+        model,
+        [[size, size]],
+        names=[f"every pair of {cfg.data.root}"],
+        answer=cfg.rollout.max_tokens,
+    )
+    _check_thought(cfg, prompts.opens_thought(processor, prompt), source)
+    if size != (cfg.data.image_height, cfg.data.image_width) and jax.process_index() == 0:
+        print(f"images: resized to {size[1]}x{size[0]} px, as {source} wants them", flush=True)
+    return Session(cfg, mesh, model, processor, prompt, size, decoding)
+
+
+def image_rules(source: str, model: ModelConfig, **limits: int) -> images.ImageRules:
+    """`images.read_rules` of a checkpoint folder, checked against its model."""
+    rules = images.read_rules(source, **limits)
+    for name in ("patch", "merge"):
+        ours, theirs = getattr(model.vision, name), getattr(rules, name)
+        if ours != theirs:
+            raise ValueError(
+                f"{source}: preprocessor_config.json cuts images by {name}={theirs}, config.json "
+                f"by {ours}; copy both from one checkpoint"
+            )
+    return rules
+
+
+def image_size(data: DataConfig, source: str, model: ModelConfig) -> images.Size:
+    """(height, width) at which the records' images reach the model."""
+    limits = {"min_pixels": data.min_pixels, "max_pixels": data.max_pixels}
+    rules = image_rules(source, model, **limits)
+    return images.target_size(data.image_height, data.image_width, rules, f"data.root={data.root}")
+
+
+def _decoding(cfg: Config, source: str) -> Decoding:
+    if cfg.eval.decoding == "policy":
+        return Decoding(cfg.rollout.temperature if cfg.eval.samples else 0.0)
+    decoding = read_decoding(source)
+    if cfg.eval.samples > 1 and not decoding.temperature:
+        raise ValueError(
+            f"eval.samples={cfg.eval.samples} greedy answers are all the same, and with "
+            f"eval.decoding='checkpoint' generation_config.json in {source} says greedy; use "
+            f"--set eval.samples=0 or --set eval.decoding=policy"
+        )
+    return decoding
+
+
+def _check_stops(processor: prompts.Processor, model: ModelConfig, source: str) -> None:
+    """The token that ends answers in training data must end them in sampling too."""
+    if processor.eos_token not in model.eos_tokens:
+        raise ValueError(
+            f"{source}: the tokenizer's eos_token is {processor.eos_token}, but answers stop at "
+            f"{list(model.eos_tokens)} (eos_token_id of generation_config.json); add it there"
+        )
+
+
+def _check_thought(cfg: Config, opened: bool, source: str) -> None:
+    """The reward's rule for <think> must be that of the prompt."""
+    think = cfg.reward.think
+    if opened and think != "prefilled":
+        raise ValueError(
+            f"reward.think={think!r}, but the chat template of {source} opens <think> in the "
+            f"prompt, so that answers hold only </think>; use --set reward.think=prefilled"
+        )
+    if think == "prefilled" and not opened:
+        raise ValueError(
+            f"reward.think='prefilled', but the chat template of {source} opens no <think> in the "
+            f"prompt; use --set reward.think=full (the answer opens it) or reward.think=none"
+        )
 
 
 def load_weights(session: Session, source: str | None = None) -> Params:

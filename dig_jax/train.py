@@ -33,8 +33,9 @@ def train(session: Session) -> None:
     optimizer = make_optimizer(cfg.optim, cfg.steps, param_shapes(model_specs(model)))
     state = restore_or_start(session, optimizer)
     first = int(state.step)
-    pairs = train_pairs(cfg, first, sharding.process_slice(mesh))
-    evaluate = make_evaluator(session, eval_pairs(cfg)) if cfg.eval.every else None
+    size = session.image_size
+    pairs = train_pairs(cfg, first, sharding.process_slice(mesh), size=size)
+    evaluate = make_evaluator(session, eval_pairs(cfg, size=size)) if cfg.eval.every else None
 
     sample = jax.jit(
         make_sampler(

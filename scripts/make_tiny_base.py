@@ -47,7 +47,7 @@ def tiny_config(processor: prompts.Processor) -> ModelConfig:
         video_token=token("<|video_pad|>"),
         vision_start=token("<|vision_start|>"),
         vision_end=token("<|vision_end|>"),
-        eos_tokens=processor.stop_tokens,
+        eos_tokens=(processor.eos_token, processor.tokenizer.pad_token_id),
         pad_token=processor.tokenizer.pad_token_id,
     )  # fmt: skip
 
@@ -116,7 +116,9 @@ def make_dev_scorer(config: ModelConfig, prompt, processor, pairs, length: int):
         parts = []
         for at in range(0, len(images) - 49, 50):
             answer = jax.device_get(sample(params, rows, images[at : at + 50], jax.random.key(0)))
-            texts = prompts.decode_answers(processor, answer.tokens, answer.valid.sum(-1))
+            texts = prompts.decode_answers(
+                processor, answer.tokens, answer.valid.sum(-1), stops=config.eos_tokens
+            )
             truth = pad_boxes(boxes[at : at + 50], 8)
             reward, _ = score_texts(texts, answer.ended, truth, reward_fn, RewardConfig())
             parts.append(jax.device_get(reward.parts))

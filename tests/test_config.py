@@ -47,7 +47,10 @@ def path(tmp_path):
         ("reward.think=never", r"reward.think='never' is not a choice; use one of 'none'"),
         ("rollout.temperature=0", r"rollout.temperature=0.0 is not above 0"),
         ("rollout.group=1", r"rollout.group=1 is below 2; use 2 or more"),
-        ("data.image_width=100", r"data.image_width=100 is not a .*multiple of 16 px; use 96"),
+        ("data.image_width=0", r"data.image_width=0 is below 1; use 1 or more"),
+        ("data.min_pixels=-1", r"data.min_pixels=-1 is below 0"),
+        ("eval.decoding=beam", r"eval.decoding='beam' is not a choice; use one of 'policy'"),
+        ("prompt.max_tokens=-1", r"prompt.max_tokens=-1 is below 0"),
         ("data.eval_split=dual", r"data.eval_split='dual' is also a training bucket"),
         ("data.buckets=single", r"stages.1.weights=\['dual'\] names a bucket that data lacks"),
         ("steps=61", r"stages.2.until=60 does not equal steps=61; .*stages.2.until=61"),
@@ -217,3 +220,10 @@ def test_the_reward_presets_are_the_ablation_rows():
         "with_f1": (1, 1, 0),
         "full": (1, 1, 1),
     }
+
+
+def test_image_limits_must_leave_a_size(path):
+    limits = ["data.min_pixels=2000", "data.max_pixels=1000"]
+    with pytest.raises(ValueError, match=r"data.min_pixels=2000 is above data.max_pixels=1000"):
+        load_config(path, limits)
+    assert load_config(path, limits[:1]).data.min_pixels == 2000

@@ -16,11 +16,11 @@ PACKAGE = ROOT / "dig_jax"
 # a row where its modules build on one another.
 ROWS = (
     ("-", "typed"),
-    ("0", "config boxes data.scene data.exr model.params model.rope"),
+    ("0", "config boxes images decoding data.scene data.exr model.params model.rope"),
     ("1", "commandline sharding prompt optim runlog baseline"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
     ("1", "data.records data.curriculum data.visibility data.labels"),
-    ("1b", "reward.neighbours model.hf data.differences"),
+    ("1b", "reward.neighbours model.hf data.differences buckets"),
     ("1c", "data.produce"),
     ("1d", "data.render data.supervise"),
     ("1e", "data.splits"),
@@ -28,7 +28,7 @@ ROWS = (
     ("3", "model.qwen3vl session"),
     ("4", "rollout sft"),
     ("4b", "grpo"),
-    ("5", "evaluate report convert"),
+    ("5", "evaluate report convert ask"),
     ("6", "train"),
 )
 # Third-party package -> the modules that may import it. Those not listed here are the core
@@ -40,7 +40,7 @@ DOORS = {
     "grain": {"data.curriculum", "data.pipeline"},
     "array_record": {"data.records"},
     "msgpack": {"data.records"},
-    "PIL": {"data.records", "prompt", "pictures", "report"},
+    "PIL": {"data.records", "images", "pictures", "report"},
     "scipy": {"reward.matching", "baseline"},
     "transformers": {"prompt", "model.hf", "model.hf_config"},
     "tokenizers": {"prompt"},

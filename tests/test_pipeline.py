@@ -9,6 +9,7 @@ import pytest
 from dig_jax import typed
 from dig_jax.config import Config, CurriculumConfig, DataConfig, EvalConfig, Stage
 from dig_jax.data import pipeline, records
+from dig_jax.images import resize
 
 SIZES = {"single": 5, "dual": 4, "heldout": 7}
 WIDTH, HEIGHT = 32, 16
@@ -74,6 +75,28 @@ def test_a_batch_holds_the_pairs_the_index_table_names(root):
             want = pair(split, int(batch.pair_id[row]))
             np.testing.assert_array_equal(batch.images[row], [want.image_a, want.image_b])
             assert batch.truth.valid[row].sum() == len(want.boxes_px)
+
+
+def test_records_are_resized_to_the_models_size_and_keep_their_boxes(root):
+    """Training and evaluation alike, by the resize that equals HF's; the boxes are relative."""
+    size = (HEIGHT * 2, WIDTH + 16)
+    cfg = config(root)
+    for own, batch in (
+        (next(pipeline.train_pairs(cfg, 0)), next(pipeline.train_pairs(cfg, 0, size=size))),
+        (pipeline.eval_pairs(cfg)[1], pipeline.eval_pairs(cfg, size=size)[1]),
+    ):
+        assert batch.images.shape == (len(own.images), 2, *size, 3)
+        for before, after in zip(own.images.reshape(-1, HEIGHT, WIDTH, 3),
+                                 batch.images.reshape(-1, *size, 3), strict=True):  # fmt: skip
+            np.testing.assert_array_equal(after, resize(before, size))
+        np.testing.assert_array_equal(batch.truth.boxes, own.truth.boxes)
+        assert identities([batch]) == identities([own])
+
+
+def test_records_of_the_models_size_stay_as_they_are_to_the_byte(root):
+    same = next(pipeline.train_pairs(config(root), 0, size=(HEIGHT, WIDTH)))
+    own = next(pipeline.train_pairs(config(root), 0))
+    assert same.images.tobytes() == own.images.tobytes()
 
 
 def test_boxes_are_in_the_unit_frame_and_padded(root):

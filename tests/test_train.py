@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def start(
     entry = [sys.executable, "-m", f"dig_jax.{module}", "--config", config_file(config, folder)]
     # one device, and half the compile time: what is compared are runs with equal flags
     flags = "--xla_backend_optimization_level=0"
-    env = {**os.environ, "XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1", "JAX_LOG_COMPILES": "1"}
     return subprocess.Popen(
         [*entry, "--run-dir", run_dir, *more],
         env=env,
@@ -107,15 +108,28 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen) -> None:
+def finish(process: subprocess.Popen) -> str:
     printed = process.communicate(timeout=300)[0]
     assert process.returncode == 0, printed[-3000:]
+    return printed
 
 
 @pytest.fixture(scope="module")
-def straight(config, tmp_path_factory) -> list[dict]:
-    finish(start(config, config.run_dir, tmp_path_factory.mktemp("straight")))
+def printed(config, tmp_path_factory) -> str:
+    """What a run of all steps writes, JAX's log of compilations included."""
+    return finish(start(config, config.run_dir, tmp_path_factory.mktemp("straight")))
+
+
+@pytest.fixture(scope="module")
+def straight(config, printed) -> list[dict]:
     return read_rows(config.run_dir, kind="train")
+
+
+def test_the_loop_compiles_its_sampler_and_its_update_once(printed):
+    """Five steps over two buckets and a stage change; 48x32 records, resized to 80x64."""
+    assert "images: resized to 80x64 px" in printed
+    compiled = re.findall(r"Compiling (?:jit\()?(\w+)", printed)
+    assert compiled.count("sample") == compiled.count("update") == 1
 
 
 def test_every_step_leaves_a_row_with_its_stage_and_finite_metrics(straight):
@@ -173,5 +187,11 @@ def test_evaluation_of_the_trained_run_covers_every_held_out_pair(config, straig
     with open(f"{config.run_dir}/eval_after.json") as file:
         result = json.load(file)
     assert [row["pair_id"] for row in result["rows"]] == list(range(config.eval.pairs))
+    protocol = result["protocol"]
+    assert (protocol["decode"], protocol["image"], protocol["model_image"]) == (
+        "greedy",
+        [WIDTH, HEIGHT],
+        [80, 64],
+    )
     mean, low, high = result["summary"]["reward"]
     assert low <= mean <= high

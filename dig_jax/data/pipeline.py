@@ -20,13 +20,14 @@ from dig_jax.boxes import BoxSet, pad_boxes, unit_from_px
 from dig_jax.config import Config, DataConfig
 from dig_jax.data import records
 from dig_jax.data.curriculum import Curriculum, IndexTable, index_table
+from dig_jax.images import Size, resize
 
 
 @struct.dataclass
 class Batch:
     """B pairs with their answers.
 
-    images   u8[B,2,Y,X,3]   image A, image B
+    images   u8[B,2,Y,X,3]   image A, image B, at the records' own size or the model's
     truth    BoxSet[B,M]     unit frame
     pair_id  i32[B]          record number within the split
     bucket   i32[B]          index into data.buckets; -1 for a split that is none of them
@@ -52,13 +53,16 @@ class Row(NamedTuple):
 class PairSource:
     """The pairs of one split, decoded and checked, as a Grain random-access source.
 
+    size   (height, width) that images are resized to; None leaves the records' own pixels
+
     Opening it checks the shards against their manifest and decodes the first record. Raises
     FileNotFoundError with the command that makes the data, and ValueError naming file and
     record for bytes that are no pair, a wrong image size, or too many boxes.
     """
 
-    def __init__(self, cfg: DataConfig, split: str):
+    def __init__(self, cfg: DataConfig, split: str, size: Size | None = None):
         self._cfg = cfg
+        self._size = size or (cfg.image_height, cfg.image_width)
         self._bucket = cfg.buckets.index(split) if split in cfg.buckets else -1
         self._files = records.open_split(Path(cfg.root) / split)
         counts = [records.count_records(path) for path in self._files]
@@ -78,7 +82,8 @@ class PairSource:
         except Exception as error:  # a checksum failure has no type of its own
             raise ValueError(f"{self._where(index)}: {error}") from error
         boxes = unit_from_px(pair.boxes_px, self._cfg.image_width, self._cfg.image_height)
-        return Row(np.stack([pair.image_a, pair.image_b]), boxes, index, self._bucket)
+        images = [resize(image, self._size) for image in (pair.image_a, pair.image_b)]
+        return Row(np.stack(images), boxes, index, self._bucket)
 
     def _check(self, pair: records.Pair) -> None:
         want = (self._cfg.image_height, self._cfg.image_width, 3)
@@ -116,11 +121,14 @@ def check_data(cfg: Config) -> dict[str, int]:
     return {**sizes, cfg.data.eval_split: len(held_out)}
 
 
-def train_pairs(cfg: Config, first_step: int, process: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def train_pairs(
+    cfg: Config, first_step: int, process: tuple[int, int] = (0, 1), *, size: Size | None = None
+) -> Iterator[Batch]:
     """The training batches of steps first_step, first_step + 1, ... cfg.steps - 1.
 
     process   (index, count): this caller takes rows index*B/count ... of every global batch
               (`sharding.process_slice`); B must be a multiple of count
+    size      (height, width) of the images; the records' own if absent
 
     A straight run and one resumed at any step give the same batches. Opening errors are raised
     here, not at the first `next`.
@@ -131,7 +139,7 @@ def train_pairs(cfg: Config, first_step: int, process: tuple[int, int] = (0, 1))
             f"pairs_per_step={cfg.pairs_per_step} is not a multiple of {count} processes; "
             f"use one, so that every process loads as many pairs"
         )
-    opened = {name: PairSource(cfg.data, name) for name in _drawn(cfg)}
+    opened = {name: PairSource(cfg.data, name, size) for name in _drawn(cfg)}
     table = index_table(cfg, {name: len(source) for name, source in opened.items()})
     mine = Curriculum(_rows_of(table, cfg, first_step, index, count))
     if not len(mine):
@@ -147,14 +155,16 @@ def train_pairs(cfg: Config, first_step: int, process: tuple[int, int] = (0, 1))
     return iter(batches.to_iter_dataset(options))
 
 
-def eval_pairs(cfg: Config, split: str | None = None) -> list[Batch]:
+def eval_pairs(cfg: Config, split: str | None = None, *, size: Size | None = None) -> list[Batch]:
     """The first eval.pairs pairs of a split, in order, in batches of eval.batch.
 
     The last batch is filled up with repeats of its first row, marked `real` False. `split` is
-    data.eval_split unless given. Raises ValueError when the split holds fewer pairs.
+    data.eval_split unless given, `size` (height, width) the records' own: what a model sees may
+    be another size than what a picture or a baseline shows. Raises ValueError when the split
+    holds fewer pairs.
     """
     split = split or cfg.data.eval_split
-    source = PairSource(cfg.data, split)
+    source = PairSource(cfg.data, split, size)
     _check_enough(cfg, split, source)
     batches = []
     for first in range(0, cfg.eval.pairs, cfg.eval.batch):

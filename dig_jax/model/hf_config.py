@@ -23,6 +23,7 @@ TEXT_FIELDS = {
     "kv_heads": "num_key_value_heads",
     "head_dim": "head_dim",
     "norm_eps": "rms_norm_eps",
+    "context": "max_position_embeddings",
 }
 VISION_FIELDS = {
     "width": "hidden_size",
@@ -90,7 +91,6 @@ def to_json(config: ModelConfig, dtype: str, *, base: dict) -> dict:
         "mrope_section": list(text.mrope_section),
     }
     text_json = {
-        "max_position_embeddings": 262144,
         **base.get("text_config", {}),
         "model_type": "qwen3_vl_text",
         **{hf: getattr(text, ours) for ours, hf in TEXT_FIELDS.items()},

@@ -31,6 +31,7 @@ class TextConfig:
     mrope_section: tuple[int, int, int]  # frequencies of the (T, H, W) axes, sum = head_dim / 2
     norm_eps: float = 1e-6
     tied: bool = True
+    context: int = 262144  # tokens of prompt and answer together
 
     def __post_init__(self):
         if self.heads % self.kv_heads:

@@ -28,7 +28,7 @@ class VisionTokens:
 
 
 def patchify(images: jax.Array, config: VisionConfig) -> jax.Array:
-    """Cut images into patches, normalised to [-1, 1].
+    """Cut images into patches, normalised to [-1, 1]; HF's `pixel_values` to the bit.
 
     images  u8[E, Y, X, 3]
     ->      f32[E, U, 3*2*patch*patch]   block-major patches; channel, time, y, x within one
@@ -41,8 +41,20 @@ def patchify(images: jax.Array, config: VisionConfig) -> jax.Array:
     # a still image is a two-frame video of itself
     patches = jnp.broadcast_to(patches, (*patches.shape[:3], config.temporal, p * p))
     patches = patches.reshape(*patches.shape[:2], -1)
-    # HF's order of operations: times 1/255, then (x - 0.5) / 0.5, all in float32
-    return (patches.astype(jnp.float32) * jnp.float32(1 / 255) - 0.5) / 0.5
+    return normalise(patches)
+
+
+def normalise(pixels: jax.Array) -> jax.Array:
+    """u8[...] -> f32[...] in [-1, 1], bit for bit HF's (float32(v * (1 / 255)) - 0.5) / 0.5.
+
+    In whole 2^-24ths: 2v - 255 times (2^24 - 1) / 255, and one more or less as HF's own roundings
+    fall. Integers and a power of two, so no compiler or device can round otherwise; in floats,
+    XLA contracts or reorders the steps.
+    """
+    value = pixels.astype(jnp.int32)
+    nudge = (value >= 128).astype(jnp.int32) - (value < 64)
+    whole = (2 * value - 255) * 65793 + nudge
+    return whole.astype(jnp.float32) * jnp.float32(2**-24)
 
 
 def layer_norm(x: jax.Array, weight: jax.Array, bias: jax.Array, eps: float) -> jax.Array:

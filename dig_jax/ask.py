@@ -1,0 +1,87 @@
+"""Ask a checkpoint about any number of pictures of any sizes, and print its answer.
+
+    python -m dig_jax.ask --source assets/tiny_qwen3vl a.png b.png
+    python -m dig_jax.ask --source FOLDER photo.jpg --question "What is this?" --max-tokens 64
+
+Pictures reach the model as Hugging Face's processor would resize them. --bucket 640x480:1024
+(width x height in pixels, prompt tokens; repeatable) pads to fixed shapes, so that questions
+about other pictures reuse what was compiled (set JAX_COMPILATION_CACHE_DIR to keep it).
+"""
+
+import argparse
+import re
+import sys
+
+import jax
+import numpy as np
+
+from dig_jax.buckets import Bucket, make_batcher
+from dig_jax.commandline import clear_errors
+from dig_jax.config import PromptConfig
+from dig_jax.images import Size, open_image
+from dig_jax.model import hf
+from dig_jax.model.params import ModelConfig
+from dig_jax.prompt import Processor, PromptInputs, decode_answers, load_processor
+from dig_jax.rollout import make_sampler
+from dig_jax.session import image_rules
+
+
+def prepare_question(
+    args: argparse.Namespace, model: ModelConfig, processor: Processor
+) -> tuple[PromptInputs, np.ndarray]:
+    """The prompt and its images u8[1, I, Y, X, 3]; raises for whatever is wrong with them."""
+    limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    rules = image_rules(args.source, model, **limits)
+    cfg = PromptConfig(args.question, add_vision_id=args.add_vision_id)
+    buckets = [Bucket(canvas, tokens, len(args.images)) for canvas, tokens in args.bucket]
+    batch = make_batcher(cfg, processor, model, rules, buckets, answer=args.max_tokens)
+    pictures = [open_image(path) for path in args.images]
+    return batch([pictures], [args.question], [", ".join(args.images) or "the question"])
+
+
+def parse_bucket(text: str) -> tuple[Size, int]:
+    """ "640x480:1024" -> ((480, 640), 1024)."""
+    found = re.fullmatch(r"(\d+)x(\d+):(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT:TOKENS, as 640x480:1024")
+    width, height, tokens = map(int, found.groups())
+    return (height, width), tokens
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="picture files, in order")
+    parser.add_argument("--source", required=True, metavar="FOLDER", help="checkpoint folder")
+    parser.add_argument("--question", default=PromptConfig().question)
+    parser.add_argument("--max-tokens", type=int, default=256, help="of the answer")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws at temperature > 0")
+    parser.add_argument("--bucket", type=parse_bucket, action="append", default=[], metavar="XxY:P")
+    parser.add_argument("--add-vision-id", action="store_true", help="'Picture 1: ' before each")
+    for name in ("min", "max"):
+        text = f"{name}imum size of a resized picture; 0 is the checkpoint's own limit"
+        parser.add_argument(f"--{name}-pixels", type=int, default=0, metavar="N", help=text)
+    args = parser.parse_args(argv)
+    if args.max_tokens < 1 or args.temperature < 0:
+        parser.error("--max-tokens is at least 1 and --temperature at least 0")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with clear_errors():  # whatever is wrong with the question is found before weights are read
+        model = hf.read_model_config(args.source)
+        processor = load_processor(args.source)
+        prompt, images = prepare_question(args, model, processor)
+        params = hf.load_params(args.source, model)
+    sampler = make_sampler(model, group=1, max_tokens=args.max_tokens, temperature=args.temperature)
+    key = jax.random.key(args.seed)
+    answer = jax.device_get(jax.jit(sampler)(params, prompt, images, key))
+    lengths = answer.valid.sum(-1)
+    print(decode_answers(processor, answer.tokens, lengths, stops=model.eos_tokens)[0][0])
+    if not answer.ended.all():
+        print(f"(cut off after --max-tokens {args.max_tokens})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

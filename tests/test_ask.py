@@ -1,0 +1,72 @@
+"""A checkpoint answers about pictures from the command line; mistakes are said before it loads."""
+
+import shutil
+
+import numpy as np
+import pytest
+from fakes import ASSETS
+from PIL import Image
+
+from dig_jax import ask
+
+LENGTH = ["--max-tokens", "24"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two PNGs of different sizes and modes, neither of whole cells."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for name, (height, width), mode in (("a", (70, 90), "RGB"), ("b", (50, 120), "L")):
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).convert(mode)
+        image.save(tmp_path / f"{name}.png")
+        paths.append(str(tmp_path / f"{name}.png"))
+    return paths
+
+
+def answer(capsys, *args: str) -> str:
+    ask.main(["--source", str(ASSETS), *LENGTH, *args])
+    return capsys.readouterr().out
+
+
+def test_two_pictures_of_different_sizes_get_an_answer_that_a_bucket_does_not_change(
+    capsys, pictures
+):
+    """Greedy, so twice the same; the tiny base has only learned to write boxes."""
+    exact = answer(capsys, *pictures)
+    assert exact.startswith("[")
+    assert answer(capsys, *pictures, "--bucket", "96x64:80", "--bucket", "160x96:160") == exact
+
+
+def refused(*args: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        ask.main(["--source", str(ASSETS), *args])
+    return str(stop.value)
+
+
+def test_whatever_is_wrong_is_said_before_weights_are_read(monkeypatch, pictures, tmp_path):
+    def load(*args):
+        pytest.fail("weights were read")
+
+    monkeypatch.setattr(ask.hf, "load_params", load)
+    a, b = pictures
+    assert refused(a, "gone.png") == "error: image gone.png does not exist"
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (900, 4)).save(strip)
+    assert "strip.png, image 2 is 900x4 px" in refused(a, str(strip))
+    assert "with 96x64 px, 128x48 px fits no bucket (160x96" in refused(
+        a, b, "--bucket", "160x96:20"
+    )
+    assert "128x48 px fits no bucket (96x64 px, 120 tokens" in refused(
+        a, b, "--bucket", "96x64:120"
+    )
+    assert "more than the model's context of 262144" in refused(a, "--max-tokens", "262144")
+    shutil.copyfile(ASSETS / "config.json", tmp_path / "config.json")
+    with pytest.raises(SystemExit, match=r"names no eos_token_id"):
+        ask.main(["--source", str(tmp_path), a])
+
+
+def test_a_malformed_bucket_is_refused_with_an_example(capsys):
+    with pytest.raises(SystemExit):
+        ask.parse_args(["--source", "x", "--bucket", "640"])
+    assert "'640' is not WIDTHxHEIGHT:TOKENS, as 640x480:1024" in capsys.readouterr().err
