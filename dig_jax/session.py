@@ -5,7 +5,6 @@ here, before anything is compiled.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -16,7 +15,9 @@ from dig_jax import sharding
 from dig_jax.config import Config
 from dig_jax.data.pipeline import check_data
 from dig_jax.model import hf
+from dig_jax.model.hf_files import local_companions
 from dig_jax.model.params import ModelConfig, Params, model_specs
+from dig_jax.runlog import progress
 
 
 @dataclass(frozen=True)
@@ -58,21 +59,16 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     size = (cfg.data.image_height, cfg.data.image_width)
     model.check_image(*size)
     check_data(cfg)
-    processor = prompts.load_processor(source)
+    processor = prompts.load_processor(local_companions(source))
     prompt = prompts.make_prompt(cfg.prompt, processor, model, [[size, size]])
     return Session(cfg, mesh, model, processor, prompt)
 
 
 def load_weights(session: Session, source: str | None = None) -> Params:
     """The checkpoint folder's weights, each placed on the mesh as it arrives."""
-    shardings = session.shardings
-
-    def place(path: str, array: np.ndarray) -> jax.Array:
-        target = shardings
-        for part in path.split("/"):
-            target = target[part]
-        return jax.make_array_from_callback(
-            array.shape, target, partial(np.ndarray.__getitem__, array)
-        )
-
-    return hf.load_params(source or session.cfg.model.source, session.model, place=place)
+    return hf.load_params(
+        source or session.cfg.model.source,
+        session.model,
+        shardings=session.shardings,
+        progress=progress,
+    )

@@ -12,7 +12,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from dig_jax.model.hf import load_params, read_model_config, save_hf
-from dig_jax.model.params import model_specs, named_specs
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("tied", "untied")
@@ -84,17 +83,18 @@ def test_layout_of_a_known_weight(folder):
     assert params["vision"]["blocks"]["wqkv"][1, 4, 2, 1, 6] == qkv[2 * 32 + 16 + 6, 4]
 
 
-def test_place_sees_every_parameter_once_under_its_path():
+def test_progress_sees_every_tensor_once():
     config = read_model_config(GOLDEN / "untied")
-    seen = {}
+    seen = []
 
-    def place(name, array):
-        seen[name] = array.shape
-        return array
+    def progress(items, label):
+        for item in items:
+            yield item
+            seen.append((label, item[-1]))
 
-    params = load_params(GOLDEN / "untied", config, place=place)
-    assert seen == {name: spec.shape for name, spec in named_specs(model_specs(config))}
-    assert all(array.dtype == np.float32 for array in jax.tree.leaves(params))
+    load_params(GOLDEN / "untied", config, progress=progress)
+    keys = load_file(GOLDEN / "untied" / "model.safetensors")
+    assert sorted(seen) == sorted(("weights", key) for key in keys)
 
 
 @pytest.mark.parametrize("name", CASES)
