@@ -86,9 +86,7 @@ def measure(source: str, *, dtype: str, devices: int, drop: bool) -> bool:
     final = jnp.dtype(dtype).itemsize * count(specs)
     with Sampler() as peak:
         start = time.perf_counter()
-        made = hf.each_param(
-            source, config, shardings=shardings, dtype=dtype, progress=progress
-        )
+        made = hf.each_param(source, config, shardings=shardings, dtype=dtype, progress=progress)
         kept = [None if drop else array for _, array in made]
         seconds = time.perf_counter() - start
     bound = 3 * largest + SLACK

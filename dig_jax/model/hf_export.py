@@ -142,9 +142,7 @@ def _write_weights(
         write_json(folder / INDEX, {"metadata": metadata, "weight_map": weight_map})
 
 
-def _tensors(
-    read: ReadParam, specs: dict, dtype: np.dtype
-) -> Iterator[tuple[str, np.ndarray]]:
+def _tensors(read: ReadParam, specs: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
     """(HF key, HF tensor) of every row in order; one parameter is held at a time."""
     for name, spec in named_specs(specs):
         leaf = read(name)

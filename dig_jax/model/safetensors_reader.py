@@ -120,5 +120,7 @@ def _without_gaps(
         ordered[name], at = entry, entry.stop
     if at != size:
         what = "cut short" if at > size else "followed by other bytes"
-        raise ValueError(f"{path} has {size} bytes, its tensors end at {at}: {what}; fetch it again")
+        raise ValueError(
+            f"{path} has {size} bytes, its tensors end at {at}: {what}; fetch it again"
+        )
     return ordered
