@@ -6,7 +6,6 @@ here, before anything is compiled.
 
 from dataclasses import dataclass, replace
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 

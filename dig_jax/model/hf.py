@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from dig_jax.model import hf_config, hf_files
 from dig_jax.model.hf_export import save_hf as save_hf
 from dig_jax.model.hf_files import HEAD, open_folder, read_json
-from dig_jax.model.params import ModelConfig, Params, Spec, is_spec, model_specs, named_specs
+from dig_jax.model.params import ModelConfig, Params, is_spec, model_specs, named_specs
 
 TILE = 32  # rows and columns copied together: both sides of a transposition stay in cache
 Progress = Callable[[list, str], Iterable]  # (items, label) -> the items, shown as they pass
@@ -112,7 +112,7 @@ def _place(view: np.ndarray, sharding: Sharding | None) -> jax.Array:
 
 
 def _contiguous(view: np.ndarray) -> np.ndarray:
-    """The view in C order, itself if it is; in tiles, for NumPy transposes a large matrix 3x slower."""
+    """The view in C order, itself if it is so already; in tiles, 3x faster for a transposition."""
     if view.flags.c_contiguous:
         return view
     out = np.empty(view.shape, view.dtype)
