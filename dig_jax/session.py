@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jax.sharding import Mesh
 
+from dig_jax import checkpoint, sharding
 from dig_jax import prompt as prompts
-from dig_jax import sharding
 from dig_jax.config import Config
 from dig_jax.data.pipeline import check_data
 from dig_jax.model import hf
 from dig_jax.model.hf_files import local_companions
-from dig_jax.model.params import ModelConfig, Params, model_specs
+from dig_jax.model.params import ModelConfig, Params, model_specs, placed_shapes
 from dig_jax.runlog import progress
 
 
@@ -64,9 +64,15 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
 
 
 def load_weights(session: Session, source: str | None = None) -> Params:
-    """The checkpoint folder's weights, each placed on the mesh as it arrives."""
+    """The checkpoint folder's weights f32, each placed on the mesh as it arrives.
+
+    A folder made by `convert import` is read by Orbax: every process reads its shards alone.
+    """
+    source = source or session.cfg.model.source
+    if checkpoint.has_params(source):
+        return checkpoint.load_params(source, placed_shapes(session.model, session.shardings))
     return hf.load_params(
-        source or session.cfg.model.source,
+        source,
         session.model,
         shardings=session.shardings,
         progress=progress,

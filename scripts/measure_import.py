@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _DEVICES = sys.argv[sys.argv.index("--devices") + 1] if "--devices" in sys.argv else "1"
@@ -42,30 +43,50 @@ def anonymous_bytes() -> int:
     return 1024 * int(re.search(r"RssAnon:\s+(\d+)", text).group(1))
 
 
-def device_bytes() -> int:
-    """Bytes of the device arrays there are, copies on several devices counted each."""
-    # not by `addressable_shards`: looking at their data makes further live arrays
-    total = 0
-    for array in jax.live_arrays():
-        where = array.sharding
-        shard = math.prod(where.shard_shape(array.shape)) * array.dtype.itemsize
-        total += shard * len(where.addressable_devices)
-    return total
-
-
 class Sampler:
-    """The peaks of anonymous memory while the block runs: all of it, and beyond device arrays."""
+    """The peaks of anonymous memory while the block runs: all of it, and beyond device arrays.
 
-    def __init__(self):
+    What the devices hold is known from the order in which `each_param` makes its arrays: asking
+    JAX misses an array while it is being written. A stack's memory appears in the middle of its
+    first layer, so that one is not sampled; every other layer does the same.
+    """
+
+    def __init__(self, itemsize: int):
+        self._itemsize = itemsize
         self.total = self.beyond = 0
-        self._done = threading.Event()
+        self._device, self._single, self._blind = 0, 0, False
+        self._lock, self._done = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch)
+
+    def tensors(self, items: list, label: str) -> Iterator:
+        """The progress bar, noting what each tensor adds to the devices."""
+        for item in progress(items, label):
+            _, spec, target, layer, _ = item
+            with self._lock:
+                self._blind = bool(spec.stack) and layer == 0
+                if layer == 0:
+                    self._device, self._single = self._device + self._single, 0
+                    size = math.prod(target.shard_shape(spec.shape)) * self._itemsize
+                    size *= len(target.addressable_devices)
+                    if spec.stack:
+                        self._device += size
+                    else:
+                        self._single = size  # counted once it is finished
+            yield item
+
+    def drop(self, array: jax.Array) -> None:
+        """Frees a finished array; not sampled, for that takes time."""
+        with self._lock:
+            array.delete()
+            self._device, self._single = 0, 0
 
     def _watch(self) -> None:
         while not self._done.wait(0.002):
-            now = anonymous_bytes()
-            self.total = max(self.total, now)
-            self.beyond = max(self.beyond, now - device_bytes())
+            with self._lock:
+                now = anonymous_bytes()
+                self.total = max(self.total, now)
+                if not self._blind:
+                    self.beyond = max(self.beyond, now - self._device)
 
     def __enter__(self) -> "Sampler":
         self._thread.start()
@@ -84,10 +105,16 @@ def measure(source: str, *, dtype: str, devices: int, drop: bool) -> bool:
     found = find_weights(hf.open_folder(source))
     largest = max(stored.entry.stop - stored.entry.start for stored in found.values())
     final = jnp.dtype(dtype).itemsize * count(specs)
-    with Sampler() as peak:
+    with Sampler(jnp.dtype(dtype).itemsize) as peak:
         start = time.perf_counter()
-        made = hf.each_param(source, config, shardings=shardings, dtype=dtype, progress=progress)
-        kept = [None if drop else array for _, array in made]
+        made = hf.each_param(
+            source, config, shardings=shardings, dtype=dtype, progress=peak.tensors
+        )
+        kept = []
+        for _, array in made:
+            kept.append(array)
+            if drop:
+                peak.drop(array)
         seconds = time.perf_counter() - start
     bound = 3 * largest + SLACK
     rows = {

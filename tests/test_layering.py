@@ -29,7 +29,9 @@ ROWS = (
     ("3", "model.qwen3vl session"),
     ("4", "rollout sft"),
     ("4b", "grpo"),
-    ("5", "evaluate report convert"),
+    ("5", "evaluate report compare"),
+    ("5b", "card"),
+    ("5c", "convert"),
     ("6", "train"),
 )
 # Third-party package -> the modules that may import it. Those not listed here are the core
@@ -46,7 +48,9 @@ DOORS = {
     "transformers": {"prompt"},
     "tokenizers": {"prompt"},
     "safetensors": {"model.hf_export"},
-    "etils": {"model.safetensors_reader", "model.hf_files", "model.hf_export"},  # epath
+    # epath: paths and gs:// addresses alike
+    "etils": {"checkpoint", "convert", "model.hf_export", "model.hf_files"}
+    | {"model.safetensors_reader"},
     "ml_dtypes": {"model.safetensors_reader"},
     "matplotlib": {"pictures"},
     "rich": {"runlog", "report"},

@@ -55,7 +55,7 @@ def test_what_the_package_writes_is_read_bit_for_bit(path, described, seed):
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(at=st.integers(0, 10**6), new=st.integers(0, 255), cut=st.booleans())
 def test_a_damaged_file_is_refused_or_keeps_its_size(path, at, new, cut):
-    """One byte changed or the end cut off: ValueError, or as many bytes as before - never others."""
+    """One byte changed or the end cut off: ValueError naming it, or as many bytes as before."""
     tensors = build({"a": ((3, 2), 0), "b": ((4,), 2)}, 0)
     whole = bytearray(save(tensors))
     at %= len(whole)
@@ -63,7 +63,9 @@ def test_a_damaged_file_is_refused_or_keeps_its_size(path, at, new, cut):
     try:
         back = read_all(path)
     except ValueError as error:
-        assert str(path) in str(error)
+        back, said = None, str(error)
+    if back is None:
+        assert str(path) in said
     else:
         assert not cut
         assert sum(tensor.nbytes for tensor in back.values()) == 32

@@ -4,7 +4,7 @@ Every tensor is accounted for by a row of the Spec table: no key is skipped, non
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,12 +13,13 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from dig_jax.model import hf_config, hf_files
+from dig_jax.model.hf_export import SHARD_BYTES as SHARD_BYTES
+from dig_jax.model.hf_export import Progress
 from dig_jax.model.hf_export import save_hf as save_hf
 from dig_jax.model.hf_files import HEAD, open_folder, read_json
 from dig_jax.model.params import ModelConfig, Params, is_spec, model_specs, named_specs
 
 TILE = 32  # rows and columns copied together: both sides of a transposition stay in cache
-Progress = Callable[[list, str], Iterable]  # (items, label) -> the items, shown as they pass
 
 
 def read_model_config(folder: str | Path) -> ModelConfig:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -18,6 +18,8 @@ from dig_jax.model.params import ModelConfig, Params, Spec, is_spec, model_specs
 SHARD_BYTES = 5 * 10**9  # HF's habit: larger checkpoints are split
 DTYPES = ("float32", "bfloat16", "float16")
 ReadParam = Callable[[str], np.ndarray]  # "blocks/wq" -> the whole array
+Tensors = Iterator[tuple[str, np.ndarray]]  # HF key, HF tensor
+Progress = Callable[[list, str], Iterable]  # (items, label) -> the items, shown as they pass
 
 
 def save_hf(
@@ -29,6 +31,7 @@ def save_hf(
     dtype: str = "float32",
     shard_bytes: int = SHARD_BYTES,
     files: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write a checkpoint folder that `transformers` opens, 4.57 and 5.x alike.
 
@@ -39,6 +42,7 @@ def save_hf(
                    and configuration only
     dtype          of the written tensors: float32, bfloat16 or float16
     files          name -> text of further files, instead of the source's of that name
+    progress       wraps the list of parameters to show how far it is
 
     The folder appears only when all of it is on the disk. A checkpoint already there is
     replaced; a folder that holds anything else is refused.
@@ -58,7 +62,8 @@ def save_hf(
             write_json(partial / "generation_config.json", stop)
         for name, text in (files or {}).items():
             (partial / name).write_text(text, encoding="utf-8")
-        _write_weights(partial, read, specs, np.dtype(jnp.dtype(dtype)), shard_bytes)
+        tensors = _tensors(read, specs, np.dtype(jnp.dtype(dtype)), progress)
+        _write_weights(partial, tensors, _pack(specs, jnp.dtype(dtype).itemsize, shard_bytes))
 
 
 def check_target(folder: Path) -> None:
@@ -122,11 +127,7 @@ def _check_shape(name: str, spec: Spec, leaf) -> None:
         raise ValueError(f"params {name} has shape {leaf.shape}; config wants {spec.shape}")
 
 
-def _write_weights(
-    folder: Path, read: ReadParam, specs: dict, dtype: np.dtype, shard_bytes: int
-) -> None:
-    shards = _pack(specs, dtype.itemsize, shard_bytes)
-    tensors = _tensors(read, specs, dtype)
+def _write_weights(folder: Path, tensors: Tensors, shards: list[list[str]]) -> None:
     weight_map, size, count = {}, 0, 0
     for n, keys in enumerate(shards):
         name = SINGLE if len(shards) == 1 else f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors"
@@ -142,9 +143,10 @@ def _write_weights(
         write_json(folder / INDEX, {"metadata": metadata, "weight_map": weight_map})
 
 
-def _tensors(read: ReadParam, specs: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
+def _tensors(read: ReadParam, specs: dict, dtype: np.dtype, progress: Progress | None) -> Tensors:
     """(HF key, HF tensor) of every row in order; one parameter is held at a time."""
-    for name, spec in named_specs(specs):
+    rows = list(named_specs(specs))
+    for name, spec in progress(rows, "parameters") if progress else rows:
         leaf = read(name)
         _check_shape(name, spec, leaf)
         for n, key in enumerate(spec.keys):

@@ -305,6 +305,15 @@ def param_shapes(specs: dict) -> Params:
     )
 
 
+def placed_shapes(c: ModelConfig, shardings: dict) -> Params:
+    """`param_shapes` with a jax Sharding each: what a checkpoint is restored like."""
+    return jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+        param_shapes(model_specs(c)),
+        shardings,
+    )
+
+
 def init_params(specs: dict, *, key: jax.Array, scale: float = 0.02) -> Params:
     """Fresh float32 parameters: normal(0, scale), zeros or ones as each row says.
 
