@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from etils import epath
 
 from dig_jax import checkpoint
 from dig_jax.card import card_text
@@ -62,7 +61,7 @@ def open_run(run: str | Path, *, step: int | None = None, source: str | None = N
     cfg = dataclasses.replace(cfg, run_dir=str(run))
     step = checkpoint.latest_step(run) if step is None else step
     folder = source or cfg.model.source
-    if not epath.Path(folder).is_dir():
+    if not is_remote(folder) and not Path(folder).is_dir():
         raise FileNotFoundError(
             f"{folder}, which the run started from, does not exist here; give --source FOLDER with "
             f"its config.json and tokenizer files"

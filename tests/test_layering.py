@@ -49,8 +49,7 @@ DOORS = {
     "tokenizers": {"prompt"},
     "safetensors": {"model.hf_export"},
     # epath: paths and gs:// addresses alike
-    "etils": {"checkpoint", "convert", "model.hf_export", "model.hf_files"}
-    | {"model.safetensors_reader"},
+    "etils": {"checkpoint", "model.hf_export", "model.hf_files", "model.safetensors_reader"},
     "ml_dtypes": {"model.safetensors_reader"},
     "matplotlib": {"pictures"},
     "rich": {"runlog", "report"},

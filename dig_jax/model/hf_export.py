@@ -1,5 +1,6 @@
 """Parameters out to a Hugging Face checkpoint folder, one at a time, all files or none."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -72,32 +73,28 @@ def check_target(folder: Path) -> None:
         raise FileExistsError(f"{folder} holds something other than a checkpoint; name another")
 
 
-class new_folder:
-    """`with new_folder(folder) as partial`: what is written to `partial` becomes `folder`.
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder; what is written there becomes `folder`.
 
-    Until then `partial` is hidden, so that whatever ends the process leaves nothing that looks
-    finished; on the way out every file is on the disk before the one rename.
+    Whatever ends the process before, `folder` is not there, or still what it was: every file is
+    on the disk before the one rename.
     """
-
-    def __init__(self, folder: Path):
-        self._folder = Path(folder).absolute()
-        self._partial = self._folder.parent / f".{self._folder.name}.partial"
-
-    def __enter__(self) -> Path:
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
-        if self._partial.exists():  # left by a kill
-            shutil.rmtree(self._partial)
-        self._partial.mkdir()
-        return self._partial
-
-    def __exit__(self, kind, *_) -> None:
-        if kind is not None:
-            shutil.rmtree(self._partial)
-            return
-        for path in (*self._partial.rglob("*"), self._partial):
-            _sync(path)
-        _swap_in(self._partial, self._folder)
-        _sync(self._folder.parent)
+    folder = Path(folder).absolute()
+    partial = folder.parent / f".{folder.name}.partial"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if partial.exists():  # left by a kill
+        shutil.rmtree(partial)
+    partial.mkdir()
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    for path in (*partial.rglob("*"), partial):
+        _sync(path)
+    _swap_in(partial, folder)
+    _sync(folder.parent)
 
 
 def copy_companions(source: str | Path, target: Path) -> dict:
@@ -134,6 +131,7 @@ def _write_weights(folder: Path, tensors: Tensors, shards: list[list[str]]) -> N
         shard = dict(next(tensors) for _ in keys)
         assert list(shard) == keys, name
         save_file(shard, folder / name, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / name)  # it comes readable by us alone
         size += sum(tensor.nbytes for tensor in shard.values())
         count += sum(tensor.size for tensor in shard.values())
         weight_map |= dict.fromkeys(keys, name)

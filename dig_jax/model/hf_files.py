@@ -37,7 +37,11 @@ Found = dict[str, Stored]  # HF key, with the leading `model.` -> where it is
 def open_folder(source: str | Path) -> epath.Path:
     """The folder of a path or of a gs:// address; raises FileNotFoundError if there is none."""
     folder = epath.Path(source)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except ImportError as error:
+        raise ValueError(f"{source} cannot be opened: {error}; install dig_jax[gcs]") from error
+    if not there:
         raise FileNotFoundError(f"checkpoint folder {folder} does not exist; download or make it")
     return folder
 
