@@ -14,9 +14,12 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from dig_jax import typed
 from dig_jax.config import Config, Stage, from_json
+
+PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
 
 # Fields a resumed run may change: none of them bears on the numbers of a step, except that a
 # decaying schedule is stretched to new `steps` and that sums are ordered by the mesh.
@@ -82,18 +85,52 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
 def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
     """The `params` of a checkpoint alone: moments and reference are not read.
 
-    like   the tree of parameters as `jax.ShapeDtypeStruct`, with the wanted shardings
+    like   the tree of parameters as `jax.ShapeDtypeStruct`, with the wanted shardings; a part of
+           the tree reads that part
     """
     step = _existing(cfg.run_dir, step)
+    try:
+        return _read_params(_folder(cfg.run_dir) / str(step) / "state", like)
+    except Exception as error:  # Orbax and TensorStore raise whatever they met
+        raise ValueError(_damaged(cfg.run_dir, step, error)) from error
+
+
+def save_params(folder: str | Path, params: Any) -> None:
+    """Writes parameters alone, without a run: <folder>/params, which must not be there."""
+    with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
+        writer.save(epath.Path(folder).absolute() / PARAMS, {"params": params})
+
+
+def has_params(folder: str | Path) -> bool:
+    """Whether `save_params` wrote to this folder, local or gs://."""
+    return (epath.Path(folder) / PARAMS).is_dir()
+
+
+def load_params(folder: str | Path, like: Any) -> Any:
+    """What `save_params` wrote, placed and cast as `like` says; all of it or part of the tree.
+
+    Raises ValueError naming the folder when it is damaged or is another model's.
+    """
+    where = epath.Path(folder).absolute() / PARAMS
+    try:
+        return _read_params(where, like)
+    except Exception as error:  # Orbax and TensorStore raise whatever they met
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise ValueError(f"{where} cannot be restored; import it again. {reason}") from error
+
+
+def _read_params(folder: Path, like: Any) -> Any:
+    """The part of a saved {"params": tree} that `like` names, from disk straight to its places."""
     target = {"params": jax.tree.map(_abstract, like)}
-    shardings = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=leaf.sharding), target)
-    args = ocp.args.PyTreeRestore(target, restore_args=shardings, partial_restore=True)
-    folder = _folder(cfg.run_dir) / str(step) / "state"
+    places = jax.tree.map(
+        lambda leaf: ocp.ArrayRestoreArgs(
+            sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=True
+        ),
+        target,
+    )
+    args = ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as reader:
-        try:
-            return reader.restore(folder, args=args)["params"]
-        except Exception as error:  # Orbax and TensorStore raise whatever they met
-            raise ValueError(_damaged(cfg.run_dir, step, error)) from error
+        return reader.restore(folder, args=args)["params"]
 
 
 def latest_step(run_dir: str | Path) -> int | None:

@@ -1,34 +1,39 @@
-"""Checkpoints of a run as Hugging Face folders, for transformers, vLLM, or the next run.
+"""Checkpoints between Hugging Face folders and ours, both ways, and whether two are the same.
 
     python -m dig_jax.convert export --run runs/tiny --out runs/tiny/hf [--dtype bfloat16]
     python -m dig_jax.convert check runs/tiny/hf --run runs/tiny
+    python -m dig_jax.convert import --source FOLDER --out data/base [--dtype bfloat16]
+    python -m dig_jax.convert check data/base --source FOLDER
 
-`check` reads the folder back as any user of it would and compares it with the checkpoint.
-Both run on the CPU: a conversion needs memory, no accelerator.
+An export is for transformers, vLLM, or the next run. An import is for pods: `model.source` takes
+its folder too, and every process then reads its own shards instead of whole tensors. `check`
+reads a folder back as any user of it would. All run on the CPU: a conversion needs memory (an
+export's one parameter and one shard, an import's the whole model), no accelerator.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from dig_jax import checkpoint
+from dig_jax.card import card_text
+from dig_jax.compare import Side, compare, folder_side, read_one, restored
 from dig_jax.config import Config, config_hash
-from dig_jax.model import hf
-from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs, param_shapes
-from dig_jax.model.qwen3vl import full_logits
-from dig_jax.prompt import load_processor, make_prompt
-from dig_jax.runlog import write_whole
-from dig_jax.session import image_size
+from dig_jax.model import hf, hf_config
+from dig_jax.model.hf_export import check_target, copy_companions, new_folder
+from dig_jax.model.hf_files import is_remote, write_json
+from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs
+from dig_jax.runlog import progress
 from dig_jax.typed import to_plain
 
-ORIGIN = "dig_jax.json"  # in an exported folder: which checkpoint it is
+ORIGIN = "dig_jax.json"  # in a folder we made: from which checkpoint
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,12 @@ class Trained:
 
     cfg: Config
     step: int
-    source: Path  # the folder the run started from: configuration, tokenizer, template
+    source: str  # the folder the run started from: configuration, tokenizer, template
     model: ModelConfig
+
+    def read(self, like: Params) -> Params:
+        """The part of the parameters that `like` names, placed as it says."""
+        return checkpoint.restore_params(self.cfg, like, self.step)
 
 
 def open_run(run: str | Path, *, step: int | None = None, source: str | None = None) -> Trained:
@@ -51,8 +60,8 @@ def open_run(run: str | Path, *, step: int | None = None, source: str | None = N
     cfg = checkpoint.saved_config(run, step)
     cfg = dataclasses.replace(cfg, run_dir=str(run))
     step = checkpoint.latest_step(run) if step is None else step
-    folder = Path(source or cfg.model.source)
-    if not folder.is_dir():
+    folder = source or cfg.model.source
+    if not is_remote(folder) and not Path(folder).is_dir():
         raise FileNotFoundError(
             f"{folder}, which the run started from, does not exist here; give --source FOLDER with "
             f"its config.json and tokenizer files"
@@ -60,126 +69,139 @@ def open_run(run: str | Path, *, step: int | None = None, source: str | None = N
     return Trained(cfg, step, folder, hf.read_model_config(folder))
 
 
-def read_weights(trained: Trained) -> Params:
-    """Parameters f32 of the checkpoint on one device."""
-    where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
-        param_shapes(model_specs(trained.model)),
-    )
-    return checkpoint.restore_params(trained.cfg, like, trained.step)
-
-
-def export(trained: Trained, out: str | Path, *, dtype: str, overwrite: bool) -> None:
+def export(
+    trained: Trained,
+    out: str | Path,
+    *,
+    dtype: str,
+    overwrite: bool,
+    shard_bytes: int = hf.SHARD_BYTES,
+) -> None:
     """Writes a Hugging Face folder with the source's tokenizer, template and processor files.
 
     Raises FileExistsError where `out` is taken (with `overwrite`: by anything but a checkpoint
     folder) or is the folder the run started from.
     """
+    check_out(out, trained.source, overwrite=overwrite)
+    origin = {"run": trained.cfg.name, "step": trained.step, "source": trained.source}
+    origin |= {"dtype": dtype, "config_hash": config_hash(trained.cfg)}
+    origin |= {"config": to_plain(trained.cfg)}
+    card = card_text(trained.cfg, trained.step, source=trained.source, dtype=dtype)
+    specs = dict(named_specs(model_specs(trained.model)))
+    hf.save_hf(
+        out,
+        lambda name: read_one(trained.read, name, specs[name]),
+        trained.model,
+        source_folder=trained.source,
+        dtype=dtype,
+        shard_bytes=shard_bytes,
+        # the source's own card would speak for these weights
+        files={ORIGIN: json.dumps(origin, indent=2) + "\n", "README.md": card},
+        progress=progress,
+    )
+
+
+def import_folder(source: str, out: str | Path, *, dtype: str, overwrite: bool) -> None:
+    """Writes a Hugging Face folder's weights by Orbax in our layout, with its companions.
+
+    Every `model.source` may name the result. It appears only when it is whole.
+    """
+    check_out(out, source, overwrite=overwrite)
+    check_target(Path(out))
+    model = hf.read_model_config(source)
+    with new_folder(Path(out)) as partial_folder:
+        params = hf.load_params(source, model, dtype=dtype, progress=progress)
+        checkpoint.save_params(partial_folder, params)
+        base = copy_companions(source, partial_folder)
+        # written anew: a tie flag that the weights had to settle is settled
+        write_json(partial_folder / "config.json", hf_config.to_json(model, dtype, base=base))
+        write_json(partial_folder / ORIGIN, {"imported": source, "dtype": dtype})
+
+
+def check_out(out: str | Path, source: str, *, overwrite: bool) -> None:
+    """Raises FileExistsError unless `out` is free or may be replaced, and is not the source."""
     out = Path(out)
-    if out.resolve() == trained.source.resolve():
+    if not is_remote(source) and out.resolve() == Path(source).resolve():
         raise FileExistsError(f"{out} is the folder the run started from; name another --out")
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not overwrite):
         raise FileExistsError(f"{out} exists; name another --out, or add --overwrite")
-    weights = read_weights(trained)
-    hf.save_hf(out, weights, trained.model, source_folder=trained.source, dtype=dtype)
-    origin = {"run": trained.cfg.name, "step": trained.step, "source": str(trained.source)}
-    origin |= {"dtype": dtype, "config_hash": config_hash(trained.cfg)}
-    origin |= {"config": to_plain(trained.cfg)}
-    write_whole(out / ORIGIN, json.dumps(origin, indent=2) + "\n")
-    write_whole(out / "README.md", _card(origin))  # else the source's card would speak for it
 
 
-def _card(origin: dict) -> str:
-    return (
-        f"# {origin['run']}, step {origin['step']}\n\n"
-        f"A Qwen3-VL that boxes the differences between two images, trained from "
-        f"`{origin['source']}` by GRPO with dig_jax. Weights in {origin['dtype']}; the run's "
-        f"whole configuration (hash {origin['config_hash']}) is in `{ORIGIN}`. The question it was "
-        f"trained to answer, after the two images:\n\n"
-        f"    {origin['config']['prompt']['question']}\n\n"
-        f"Coordinates are integers in thousandths of the image's sides.\n"
-    )
-
-
-def check(folder: str | Path, trained: Trained) -> str:
-    """Reads an exported folder back and compares it with the checkpoint; returns what it found.
-
-    Raises ValueError naming the first parameter that is not the checkpoint's, rounded to the
-    folder's dtype, or the setting that differs.
-    """
-    folder = Path(folder)
-    model = hf.read_model_config(folder)
-    for field in dataclasses.fields(model):
-        theirs, ours = getattr(model, field.name), getattr(trained.model, field.name)
-        if theirs != ours:
-            raise ValueError(f"{folder}: {field.name} is {theirs}, the run's model has {ours}")
-    dtype = json.loads((folder / "config.json").read_text())["dtype"]
-    weights, loaded = read_weights(trained), hf.load_params(folder, model)
-    names = [name for name, _ in named_specs(model_specs(model))]
-    pairs = zip(names, jax.tree.leaves(weights), jax.tree.leaves(loaded), strict=True)
-    for name, ours, theirs in pairs:
-        wrong = int((np.asarray(ours.astype(dtype)) != np.asarray(theirs.astype(dtype))).sum())
-        if wrong:
-            raise ValueError(
-                f"{folder}: {name} differs from step {trained.step} in {wrong} of {ours.size} "
-                f"numbers; is the folder of another step? export it again with --overwrite"
-            )
-    gap, agree = _compare_logits(trained, folder, weights, loaded)
-    return (
-        f"{len(names)} parameters equal step {trained.step} in {dtype}; logits on a noise pair "
-        f"differ by at most {gap:.2g} and agree on {agree:.0%} of next tokens"
-    )
-
-
-def _compare_logits(
-    trained: Trained, folder: Path, ours: Params, theirs: Params
-) -> tuple[float, float]:
-    """Largest logit difference and share of equal argmax over one prompt of two noise images.
-
-    The prompt is made by the tokenizer and template of `folder`, as its users will make theirs.
-    """
-    model = trained.model
-    size = image_size(trained.cfg.data, str(folder), model)
-    prompt = make_prompt(trained.cfg.prompt, load_processor(folder), model, [[size, size]])
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (1, 2, *size, 3), np.uint8)
-    run = jax.jit(lambda params: full_logits(params, model, prompt, images))
-    a, b = run(ours), run(theirs)
-    return float(jnp.abs(a - b).max()), float((a.argmax(-1) == b.argmax(-1)).mean())
+def run_side(trained: Trained) -> Side:
+    """A run's checkpoint, to be compared with a folder."""
+    each = restored(trained.read, trained.model)
+    return Side(f"step {trained.step}", trained.source, trained.model, each)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    out = commands.add_parser("export", help="write a Hugging Face folder")
-    out.add_argument("--out", required=True, metavar="FOLDER")
+    out = commands.add_parser("export", help="write a run's checkpoint as a Hugging Face folder")
+    out.add_argument("--run", required=True, metavar="RUN_DIR")
     out.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    out.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    back = commands.add_parser("check", help="read a folder back, compare with the checkpoint")
+    out.add_argument(
+        "--shard-gb", type=float, default=hf.SHARD_BYTES / 1e9, help="of a file, at most"
+    )
+    into = commands.add_parser("import", help="write a Hugging Face folder's weights by Orbax")
+    into.add_argument("--source", required=True, help="Hugging Face folder, or a gs:// address")
+    into.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    for command in (out, into):
+        command.add_argument("--out", required=True, metavar="FOLDER")
+        command.add_argument("--overwrite", action="store_true", help="replace an earlier one")
+    back = commands.add_parser("check", help="compare a folder with a run or another folder")
     back.add_argument("folder", metavar="FOLDER")
+    back.add_argument("--run", metavar="RUN_DIR", help="whose checkpoint it should be")
     for command in (out, back):
-        command.add_argument("--run", required=True, metavar="RUN_DIR")
         command.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
-        command.add_argument("--source", help="tokenizer folder, instead of the run's model.source")
-    return parser.parse_args(argv)
+        command.add_argument(
+            "--source", help="tokenizer folder instead of the run's; without --run, the other side"
+        )
+    args = parser.parse_args(argv)
+    if args.command == "check" and not (args.run or args.source):
+        parser.error("check needs --run RUN_DIR or --source FOLDER: what should it equal?")
+    return args
+
+
+def run_check(args: argparse.Namespace) -> str:
+    other = partial(folder_side, args.source)
+    if args.run:
+        other = partial(run_side, open_run(args.run, step=args.step, source=args.source))
+    return f"{args.folder}: {compare(folder_side(args.folder), other())}"
+
+
+def run_export(args: argparse.Namespace) -> str:
+    trained = open_run(args.run, step=args.step, source=args.source)
+    size = round(args.shard_gb * 1e9)
+    export(trained, args.out, dtype=args.dtype, overwrite=args.overwrite, shard_bytes=size)
+    return f"{args.out}: step {trained.step} in {args.dtype}, {_megabytes(args.out)}"
+
+
+def run_import(args: argparse.Namespace) -> str:
+    import_folder(args.source, args.out, dtype=args.dtype, overwrite=args.overwrite)
+    return f"{args.out}: {args.source} in {args.dtype}, {_megabytes(args.out)}"
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "check": run_check,
+    "export": run_export,
+    "import": run_import,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     jax.config.update("jax_platforms", "cpu")
     try:
-        trained = open_run(args.run, step=args.step, source=args.source)
-        if args.command == "check":
-            print(f"{args.folder}: {check(args.folder, trained)}")
-            return 0
-        export(trained, args.out, dtype=args.dtype, overwrite=args.overwrite)
+        print(COMMANDS[args.command](args))
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
-    size = sum(path.stat().st_size for path in Path(args.out).iterdir())
-    print(f"{args.out}: step {trained.step} in {args.dtype}, {size / 1e6:.1f} MB")
     return 0
+
+
+def _megabytes(folder: str) -> str:
+    size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    return f"{size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

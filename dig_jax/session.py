@@ -5,19 +5,19 @@ here, before anything is compiled.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dig_jax import images, sharding
+from dig_jax import checkpoint, images, sharding
 from dig_jax import prompt as prompts
 from dig_jax.config import Config, DataConfig
 from dig_jax.data.pipeline import check_data
 from dig_jax.decoding import Decoding, read_decoding
 from dig_jax.model import hf
-from dig_jax.model.params import ModelConfig, Params, model_specs
+from dig_jax.model.hf_files import local_companions
+from dig_jax.model.params import ModelConfig, Params, model_specs, placed_shapes
+from dig_jax.runlog import progress
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
         compute_dtype=cfg.model.compute_dtype,
         remat=cfg.model.remat,
     )
-    size = image_size(cfg.data, source, model)
-    decoding = _decoding(cfg, source)
+    local = str(local_companions(source))
+    size = image_size(cfg.data, local, model)
+    decoding = _decoding(cfg, local)
     check_data(cfg)
-    processor = prompts.load_processor(source)
+    processor = prompts.load_processor(local)
     _check_stops(processor, model, source)
     prompt = prompts.make_prompt(
         cfg.prompt,
@@ -136,15 +137,16 @@ def _check_thought(cfg: Config, opened: bool, source: str) -> None:
 
 
 def load_weights(session: Session, source: str | None = None) -> Params:
-    """The checkpoint folder's weights, each placed on the mesh as it arrives."""
-    shardings = session.shardings
+    """The checkpoint folder's weights f32, each placed on the mesh as it arrives.
 
-    def place(path: str, array: np.ndarray) -> jax.Array:
-        target = shardings
-        for part in path.split("/"):
-            target = target[part]
-        return jax.make_array_from_callback(
-            array.shape, target, partial(np.ndarray.__getitem__, array)
-        )
-
-    return hf.load_params(source or session.cfg.model.source, session.model, place=place)
+    A folder made by `convert import` is read by Orbax: every process reads its shards alone.
+    """
+    source = source or session.cfg.model.source
+    if checkpoint.has_params(source):
+        return checkpoint.load_params(source, placed_shapes(session.model, session.shardings))
+    return hf.load_params(
+        source,
+        session.model,
+        shardings=session.shardings,
+        progress=progress,
+    )

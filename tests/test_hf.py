@@ -84,17 +84,18 @@ def test_layout_of_a_known_weight(folder):
     assert params["vision"]["blocks"]["wqkv"][1, 4, 2, 1, 6] == qkv[2 * 32 + 16 + 6, 4]
 
 
-def test_place_sees_every_parameter_once_under_its_path():
+def test_progress_sees_every_tensor_once():
     config = read_model_config(GOLDEN / "untied")
-    seen = {}
+    seen = []
 
-    def place(name, array):
-        seen[name] = array.shape
-        return array
+    def progress(items, label):
+        for item in items:
+            yield item
+            seen.append((label, item[-1]))
 
-    params = load_params(GOLDEN / "untied", config, place=place)
-    assert seen == {name: spec.shape for name, spec in named_specs(model_specs(config))}
-    assert all(array.dtype == np.float32 for array in jax.tree.leaves(params))
+    load_params(GOLDEN / "untied", config, progress=progress)
+    keys = load_file(GOLDEN / "untied" / "model.safetensors")
+    assert sorted(seen) == sorted(("weights", key) for key in keys)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -311,3 +312,34 @@ def test_an_export_never_leaves_half_a_folder(tmp_path):
         save_hf(out, params, untied, source_folder=None)
     with pytest.raises(ValueError, match="dtype='int8'"):
         save_hf(out, params, config, source_folder=None, dtype="int8")
+
+
+def test_an_export_is_readable_by_others_and_counts_its_parameters(tmp_path):
+    config = read_model_config(GOLDEN / "tied")
+    params = load_params(GOLDEN / "tied", config)
+    out = tmp_path / "out"
+    save_hf(out, params, config, source_folder=None, shard_bytes=300_000, files={"README.md": "x"})
+    metadata = json.loads((out / "model.safetensors.index.json").read_text())["metadata"]
+    assert metadata["total_parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+    modes = {file.stat().st_mode for file in out.iterdir()}
+    assert len(modes) == 1
+    assert (out / "README.md").read_text() == "x"
+
+
+def test_an_export_reads_one_parameter_at_a_time(tmp_path):
+    """From a function: in the table's order, each once, and the same bytes as from a tree."""
+    config = read_model_config(GOLDEN / "untied")
+    params = load_params(GOLDEN / "untied", config)
+    names = [name for name, _ in named_specs(model_specs(config))]
+    leaves = dict(zip(names, map(np.asarray, jax.tree.leaves(params)), strict=True))
+    asked = []
+
+    def read(name):
+        asked.append(name)
+        return leaves[name]
+
+    save_hf(tmp_path / "one", read, config, source_folder=None, shard_bytes=300_000)
+    save_hf(tmp_path / "tree", params, config, source_folder=None, shard_bytes=300_000)
+    assert asked == names
+    for file in (tmp_path / "tree").iterdir():
+        assert (tmp_path / "one" / file.name).read_bytes() == file.read_bytes()

@@ -1,41 +1,40 @@
-"""Hugging Face checkpoint folders in and out, strictly.
+"""Hugging Face checkpoint folders in, strictly, and (`save_hf`) out.
 
 Every tensor is accounted for by a row of the Spec table: no key is skipped, none is guessed.
 """
 
-import json
-import shutil
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from dig_jax.model import hf_config
-from dig_jax.model.params import ModelConfig, Params, Spec, is_spec, model_specs, named_specs
+from dig_jax.model import hf_config, hf_files
+from dig_jax.model.hf_export import SHARD_BYTES as SHARD_BYTES
+from dig_jax.model.hf_export import Progress
+from dig_jax.model.hf_export import save_hf as save_hf
+from dig_jax.model.hf_files import HEAD, open_folder, read_json
+from dig_jax.model.params import ModelConfig, Params, is_spec, model_specs, named_specs
 
-SINGLE, INDEX, HEAD = "model.safetensors", "model.safetensors.index.json", "lm_head.weight"
-SHARD_BYTES = 5 * 10**9  # HF's habit: larger checkpoints are split
-_NOT_COPIED = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf")
-
-Found = dict[str, tuple[Path, str]]  # HF key -> (file, key as spelled in it)
+TILE = 32  # rows and columns copied together: both sides of a transposition stay in cache
 
 
 def read_model_config(folder: str | Path) -> ModelConfig:
-    """Sizes and special ids of a Qwen3-VL checkpoint folder, written by 4.57 or 5.x."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"checkpoint folder {folder} does not exist; download or make it")
+    """Sizes and special ids of a Qwen3-VL checkpoint folder, written by 4.57 or 5.x.
+
+    folder   a path or a gs:// address
+    """
+    folder = open_folder(folder)
     where = folder / "config.json"
     if not where.is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is no checkpoint folder")
     return hf_config.from_json(
-        _read_json(where),
-        _read_json(folder / "generation_config.json", missing={}),
-        has_head=lambda: HEAD in _find_keys(folder),
+        read_json(where),
+        read_json(folder / "generation_config.json", missing={}),
+        has_head=lambda: HEAD in hf_files.find_weights(folder),
         where=str(where),
     )
 
@@ -44,199 +43,120 @@ def load_params(
     folder: str | Path,
     config: ModelConfig,
     *,
-    place: Callable[[str, np.ndarray], jax.Array] | None = None,
+    shardings: dict | None = None,
+    dtype: str = "float32",
+    progress: Progress | None = None,
 ) -> Params:
-    """Parameters of a checkpoint folder in our layout, float32 whatever the file's dtype.
+    """Parameters of a checkpoint folder in our layout, whatever the file's dtype.
 
-    place  (path in the table such as "blocks/wq", host array) -> array; lets the caller shard
-           each one as it arrives, so that the host never holds the whole model
+    folder     a path or a gs:// address
+    shardings  a jax Sharding per parameter; None leaves all of them on the default device
+    dtype      of the arrays; training wants float32
+    progress   wraps the list of tensors to show how far it is
 
     All keys and shapes are checked before anything is placed. An unknown, missing, duplicate or
-    misshaped key raises, as does a tied checkpoint whose head differs from its embedding.
+    misshaped key raises, as does a tied checkpoint whose head differs from its embedding. The
+    host holds one tensor of the file and one device's part of it; casts are the devices' work.
     """
-    folder, specs = Path(folder), model_specs(config)
-    place = place or (lambda _, array: jnp.asarray(array))
-    found = _find_keys(folder)
-    _check_keys(folder, found, specs, tied=config.text.tied)
-    leaves = []
-    for name, spec in named_specs(specs):
-        leaf = np.empty(spec.shape, np.float32)
-        for key, part in zip(spec.keys, leaf if spec.stack else [leaf], strict=True):
-            part[...] = spec.from_hf(_read(found, key).astype(np.float32))
-        leaves.append(place(name, leaf))
-    return jax.tree.unflatten(jax.tree.structure(specs, is_leaf=is_spec), leaves)
+    made = each_param(folder, config, shardings=shardings, dtype=dtype, progress=progress)
+    tree = jax.tree.structure(model_specs(config), is_leaf=is_spec)
+    return jax.tree.unflatten(tree, [array for _, array in made])
 
 
-def save_hf(
+def each_param(
     folder: str | Path,
-    params: Params,
     config: ModelConfig,
     *,
-    source_folder: str | Path | None,
+    shardings: dict | None = None,
     dtype: str = "float32",
-    shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """Write a checkpoint folder that `transformers` opens.
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, jax.Array]]:
+    """("blocks/wq", array) of every parameter in the table's order; `load_params`, one by one."""
+    folder, specs = open_folder(folder), model_specs(config)
+    found = hf_files.find_weights(folder)
+    hf_files.check_weights(folder, found, specs, tied=config.text.tied)
+    rows = list(named_specs(specs))
+    tree = jax.tree.structure(specs, is_leaf=is_spec)
+    targets = [None] * len(rows) if shardings is None else tree.flatten_up_to(shardings)
+    steps = [
+        (name, spec, target, layer, key)
+        for (name, spec), target in zip(rows, targets, strict=True)
+        for layer, key in enumerate(spec.keys)
+    ]
+    with hf_files.open_weights(found) as read:
+        made = None
+        for name, spec, target, layer, key in progress(steps, "weights") if progress else steps:
+            where = _layer_sharding(target) if spec.stack else target
+            part = _place(spec.from_hf(read(key)), where)
+            if spec.stack:
+                made = _put_layer(made, part, layer, spec.shape, dtype, target)
+            else:
+                made = _cast(dtype, target)(part)
+            if layer + 1 == len(spec.keys):
+                yield name, made
+                made = part = None  # what the caller drops is dropped
 
-    source_folder  tokenizer, template and processor files are copied from here unchanged, and
-                   settings of its config.json that `config` lacks are kept; None writes weights
-                   and configuration only
-    dtype          of the written tensors: float32, bfloat16 or float16
 
-    The folder appears only when it is complete. A checkpoint already there is replaced;
-    a folder that holds anything else is refused.
+def _place(view: np.ndarray, sharding: Sharding | None) -> jax.Array:
+    """A device array from a view of a tensor; each shard is laid out and sent by itself.
+
+    Waiting keeps the host at one tensor and one shard: transfers would else queue up behind it.
     """
-    folder = Path(folder).absolute()
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"export dtype={dtype!r}; use float32, bfloat16 or float16")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise FileExistsError(f"{folder} holds something other than a checkpoint; name another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.parent / f".{folder.name}.partial"
-    if partial.exists():  # left by a killed export
-        shutil.rmtree(partial)
-    partial.mkdir()
-    base = {}
-    if source_folder is not None:
-        base = _copy_companions(Path(source_folder), partial)
-    _write_json(partial / "config.json", hf_config.to_json(config, dtype, base=base))
-    if not (partial / "generation_config.json").is_file():
-        stop = {"eos_token_id": list(config.eos_tokens), "pad_token_id": config.pad_token}
-        _write_json(partial / "generation_config.json", stop)
-    _write_weights(partial, params, config, np.dtype(jnp.dtype(dtype)), shard_bytes)
-    _swap_in(partial, folder)
+    if sharding is None:
+        return jnp.asarray(_contiguous(view)).block_until_ready()
+    shards, last, part = [], None, None
+    for device, index in sharding.addressable_devices_indices_map(view.shape).items():
+        if index != last:  # a replica is sent what its neighbour got
+            last, part = index, _contiguous(view[index])
+        shards.append(jax.device_put(part, device).block_until_ready())
+    return jax.make_array_from_single_device_arrays(view.shape, sharding, shards)
 
 
-def _find_keys(folder: Path) -> Found:
-    """Where every tensor is. Keys may lack the leading `model.`."""
-    files = [folder / SINGLE]
-    if (folder / INDEX).is_file():
-        if files[0].is_file():
-            raise ValueError(f"{folder} has both {SINGLE} and {INDEX}; remove the stale one")
-        names = _read_json(folder / INDEX)["weight_map"].values()
-        files = [folder / name for name in sorted(set(names))]
-    found: Found = {}
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"{folder} has no {file.name}; is the checkpoint complete?")
-        with safe_open(file, framework="np") as tensors:
-            spellings = list(tensors.keys())
-        for spelled in spellings:
-            bare = spelled.startswith(("visual.", "language_model."))
-            key = f"model.{spelled}" if bare else spelled
-            if key in found:
-                raise ValueError(
-                    f"duplicate key {key} in {folder}: in {found[key][0].name} and {file.name}"
-                )
-            found[key] = (file, spelled)
-    return found
+def _contiguous(view: np.ndarray) -> np.ndarray:
+    """The view in C order, itself if it is so already; in tiles, 3x faster for a transposition."""
+    if view.flags.c_contiguous:
+        return view
+    out = np.empty(view.shape, view.dtype)
+    for first in range(0, view.shape[0], TILE):
+        for last in range(0, view.shape[-1], TILE):
+            tile = (slice(first, first + TILE), ..., slice(last, last + TILE))
+            out[tile] = view[tile]
+    return out
 
 
-def _check_keys(folder: Path, found: Found, specs: dict, *, tied: bool) -> None:
-    wanted = {key: spec.hf_shape for _, spec in named_specs(specs) for key in spec.keys}
-    allowed = {**wanted, HEAD: specs["embed"].hf_shape}  # some writers store a tied head again
-    _refuse("missing", [key for key in wanted if key not in found], folder)
-    _refuse("unknown", [key for key in found if key not in allowed], folder)
-    for key, (file, spelled) in found.items():
-        with safe_open(file, framework="np") as tensors:
-            shape = tuple(tensors.get_slice(spelled).get_shape())
-        if shape != allowed[key]:
-            raise ValueError(
-                f"key {key} in {file} has shape {list(shape)}; config.json wants "
-                f"{list(allowed[key])}"
-            )
-    embed = specs["embed"].hf
-    if tied and HEAD in found and not np.array_equal(_read(found, HEAD), _read(found, embed)):
-        raise ValueError(
-            f"{folder} is tied, but its {HEAD} differs from {embed}; set tie_word_embeddings to "
-            f"false in config.json, or drop the head"
-        )
+def _put_layer(
+    stack: jax.Array | None,
+    part: jax.Array,
+    layer: int,
+    shape: tuple[int, ...],
+    dtype: str,
+    sharding: Sharding | None,
+) -> jax.Array:
+    """The stack with one layer written in its own memory; a first one is made on the devices."""
+    zeros, write = _stack_functions(shape, dtype, sharding)
+    stack = zeros() if stack is None else stack
+    return write(stack, part, np.int32(layer)).block_until_ready()
 
 
-def _refuse(what: str, keys: list[str], folder: Path) -> None:
-    if keys:
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        raise ValueError(f"{what} key {keys[0]}{more} in {folder}; config.json asks for others")
+@functools.lru_cache(maxsize=256)
+def _stack_functions(shape: tuple[int, ...], dtype: str, sharding: Sharding | None) -> tuple:
+    def put(stack, part, layer):
+        part = part.astype(stack.dtype)
+        return jax.lax.dynamic_update_index_in_dim(stack, part, layer, 0)
+
+    zeros = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
+    # donated: without that every layer would copy the whole stack
+    return zeros, jax.jit(put, donate_argnums=0, out_shardings=sharding)
 
 
-def _read(found: Found, key: str) -> np.ndarray:
-    file, spelled = found[key]
-    with safe_open(file, framework="np") as tensors:
-        return tensors.get_tensor(spelled)
+@functools.lru_cache(maxsize=256)
+def _cast(dtype: str, sharding: Sharding | None) -> Callable[[jax.Array], jax.Array]:
+    cast = jax.jit(lambda array: array.astype(dtype), out_shardings=sharding)
+    return lambda array: array if array.dtype == dtype else cast(array).block_until_ready()
 
 
-def _write_weights(
-    folder: Path, params: Params, config: ModelConfig, dtype: np.dtype, shard_bytes: int
-) -> None:
-    specs = model_specs(config)
-    if jax.tree.structure(specs, is_leaf=is_spec) != jax.tree.structure(params):
-        raise ValueError("params and config differ in structure; was another model's config given?")
-    rows = []  # (key, spec, leaf, index in the stack or ())
-    for (name, spec), leaf in zip(named_specs(specs), jax.tree.leaves(params), strict=True):
-        if leaf.shape != spec.shape:
-            raise ValueError(f"params {name} has shape {leaf.shape}; config wants {spec.shape}")
-        rows += [(key, spec, leaf, n if spec.stack else ()) for n, key in enumerate(spec.keys)]
-    shards, sizes = _pack(rows, dtype.itemsize, shard_bytes), 0
-    weight_map = {}
-    for n, shard in enumerate(shards):
-        name = SINGLE if len(shards) == 1 else f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {
-            key: spec.to_hf(np.asarray(leaf[index])).astype(dtype)
-            for key, spec, leaf, index in shard
-        }
-        save_file(tensors, folder / name, metadata={"format": "pt"})
-        sizes += sum(tensor.nbytes for tensor in tensors.values())
-        weight_map |= dict.fromkeys(tensors, name)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": sizes}, "weight_map": weight_map}
-        _write_json(folder / INDEX, index)
-
-
-def _pack(rows: list, itemsize: int, shard_bytes: int) -> list[list]:
-    """Consecutive rows, cut before a file would pass `shard_bytes`."""
-    shards, room = [[]], shard_bytes
-    for row in rows:
-        spec: Spec = row[1]
-        size = itemsize * int(np.prod(spec.hf_shape))
-        if shards[-1] and size > room:
-            shards.append([])
-            room = shard_bytes
-        shards[-1].append(row)
-        room -= size
-    return shards
-
-
-def _copy_companions(source: Path, target: Path) -> dict:
-    """Copy all but weights and config.json; return config.json, empty if there is none."""
-    if not source.is_dir():
-        raise FileNotFoundError(f"source folder {source} does not exist; nothing to copy from")
-    for file in sorted(source.iterdir()):
-        weights = file.name.endswith(_NOT_COPIED)
-        if file.is_file() and not weights and file.name[0] != "." and file.name != "config.json":
-            shutil.copyfile(file, target / file.name)
-    return _read_json(source / "config.json", missing={})
-
-
-def _swap_in(partial: Path, folder: Path) -> None:
-    """Put `partial` in the place of `folder`; at every moment one of them is complete."""
-    old = folder.parent / f".{folder.name}.old"
-    if folder.exists():
-        if old.exists():
-            shutil.rmtree(old)
-        folder.rename(old)
-    partial.rename(folder)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _read_json(path: Path, *, missing: dict | None = None) -> dict:
-    if missing is not None and not path.is_file():
-        return missing
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-
-
-def _write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def _layer_sharding(sharding: Sharding | None) -> Sharding | None:
+    """Where one layer of a stack goes: the same devices without the leading axis."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))

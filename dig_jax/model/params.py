@@ -158,12 +158,12 @@ class Spec:
         return [self.hf.format(layer=i) for i in range(self.stack)] if self.stack else [self.hf]
 
     def from_hf(self, tensor: np.ndarray) -> np.ndarray:
-        """One HF tensor in our layout (without the stack axis)."""
+        """One HF tensor in our layout (without the stack axis), as a view of the same memory."""
         return self._move(tensor, 0, 1)
 
     def to_hf(self, array: np.ndarray) -> np.ndarray:
-        """The exact inverse of `from_hf`."""
-        return self._move(array, 1, 0)
+        """The exact inverse of `from_hf`, contiguous as a file wants it."""
+        return np.ascontiguousarray(self._move(array, 1, 0))
 
     def _groups(self, side: int) -> list[list[str]]:
         found = re.findall(r"\(([^)]*)\)|(\w+)", self.layout.split("->")[side])
@@ -177,7 +177,7 @@ class Spec:
         goal = [d for group in self._groups(target) for d in group]
         split = array.reshape([self.sizes[d] for d in letters])
         order = [letters.index(d) for d in goal]
-        return np.ascontiguousarray(split.transpose(order).reshape(self._grouped_shape(target)))
+        return split.transpose(order).reshape(self._grouped_shape(target))
 
 
 def _text_block(c: TextConfig) -> dict[str, Spec]:
@@ -303,6 +303,15 @@ def param_shapes(specs: dict) -> Params:
     """`jax.ShapeDtypeStruct` f32 of every parameter."""
     return jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32), specs, is_leaf=is_spec
+    )
+
+
+def placed_shapes(c: ModelConfig, shardings: dict) -> Params:
+    """`param_shapes` with a jax Sharding each: what a checkpoint is restored like."""
+    return jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+        param_shapes(model_specs(c)),
+        shardings,
     )
 
 
