@@ -40,15 +40,14 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
     """
     cfg = session.cfg
     greedy = cfg.eval.samples == 0
-    sample = jax.jit(
-        make_sampler(
-            session.model,
-            group=max(1, cfg.eval.samples),
-            max_tokens=cfg.rollout.max_tokens,
-            temperature=0.0 if greedy else cfg.rollout.temperature,
-        ),
-        out_shardings=sharding.replicated(session.mesh),
+    sampler = make_sampler(
+        session.model,
+        group=max(1, cfg.eval.samples),
+        max_tokens=cfg.rollout.max_tokens,
+        temperature=0.0 if greedy else cfg.rollout.temperature,
     )
+    whole = sharding.replicated(session.mesh)
+    sample = jax.jit(session.traced(sampler), out_shardings=whole)
     reward_fn = make_reward(cfg.reward)
     prompt = session.prompt_rows(cfg.eval.batch)
     key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)

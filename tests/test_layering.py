@@ -16,9 +16,9 @@ PACKAGE = ROOT / "dig_jax"
 # a row where its modules build on one another.
 ROWS = (
     ("-", "typed"),
-    ("0", "config boxes data.scene data.exr model.params model.rope"),
+    ("0", "config boxes data.scene data.exr model.params model.rope model.splash model.layers"),
     ("1", "commandline sharding prompt optim runlog baseline"),
-    ("1", "reward.parse reward.matching model.hf_config model.coldinit"),
+    ("1", "reward.parse reward.matching model.hf_config model.coldinit model.attention"),
     ("1", "data.records data.curriculum data.visibility data.labels"),
     ("1b", "reward.neighbours model.hf data.differences"),
     ("1c", "data.produce"),

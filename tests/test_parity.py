@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.model import qwen3vl, rope, vision
+from dig_jax.model import attention, qwen3vl, rope, vision
 from dig_jax.model.hf import load_params, read_model_config, save_hf
 from dig_jax.prompt import prompt_of_ids
 
@@ -219,8 +219,8 @@ def raster_positions(table, grids, rows, cols, merge):
     return grid.reshape(len(grids), rows * cols, -1)
 
 
-def attend_to_canvas(q, k, v, inside, attend=vision.attend):
-    return attend(q, k, v, jnp.ones_like(inside))
+def attend_to_canvas(kind, q, k, v, inside, full=attention.full):
+    return full(kind, q, k, v, jnp.ones_like(inside))
 
 
 def sections_without_lengths(section):
@@ -233,7 +233,7 @@ def sections_without_lengths(section):
     [
         (vision, "gelu_exact", partial(jax.nn.gelu, approximate=True)),
         (vision, "position_embedding", raster_positions),
-        (vision, "attend", attend_to_canvas),
+        (attention, "full", attend_to_canvas),
         (rope, "mrope_axes", sections_without_lengths),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
