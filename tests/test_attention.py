@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from dig_jax import sharding
-from dig_jax.config import MeshConfig
+from dig_jax.config import Config, DataConfig, EvalConfig, MeshConfig, ModelSource
 from dig_jax.model import attention, layers, qwen3vl, splash, text
 from dig_jax.prompt import PromptInputs
-from dig_jax.session import Session
+from dig_jax.session import Session, open_session
 
 TOLERANCE = 2e-5
 HERE = ("chunked", "dot", "splash_interpret")  # what runs on a CPU beside the reference
@@ -36,7 +36,7 @@ GRIDS = np.array([[12, 14], [9, 10], [12, 7]])
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Several chunks and several blocks at the sizes of a test."""
-    monkeypatch.setattr(attention, "ROWS", 48)
+    monkeypatch.setattr(attention, "ROWS", 16)
     monkeypatch.setattr(splash, "BLOCK", 128)
 
 
@@ -243,7 +243,6 @@ def test_splash_on_a_mesh_lowers_only_where_it_sees_the_mesh(name):
         jax.jit(lambda *a: function(*a)).trace(*shapes).lower(**lower)
     program = jax.jit(session.traced(function)).trace(*shapes).lower(**lower).as_text()
     assert "tpu_custom_call" in program
-    assert "x2x" not in program or "sharding" in program
 
 
 @ALL
@@ -330,6 +329,27 @@ def test_a_choice_that_cannot_run_here_says_why(request_, platform, dtype, head_
         attention.choose(request_, platform=platform, dtype=dtype, head_dims=head_dims)
 
 
+def opened(**model) -> Session:
+    """A session over the shipped model on the eight virtual devices, as far as data allow."""
+    settings = {"source": str(fakes.ASSETS), **model}
+    return open_session(
+        Config(
+            model=ModelSource(**settings),
+            mesh=MeshConfig(fsdp=8),
+            eval=EvalConfig(batch=16),
+            data=DataConfig(root="nowhere"),
+        )
+    )
+
+
+def test_a_session_refuses_before_it_looks_at_the_data():
+    """What the machine cannot run is the first thing found; a choice it can run gets further."""
+    with pytest.raises(ValueError, match=r"model.attention='cudnn' needs a GPU"):
+        opened(attention="cudnn")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        opened(attention="auto", remat="qkvo", layers="one_scan")
+
+
 KINDS = ("xla", *HERE)
 REMATS = ("none", "full", "dots", "qkvo")
 LAYERS = ("scan", "one_scan", "unroll")
@@ -385,12 +405,16 @@ def plainly_computed():
 
 @pytest.mark.parametrize(("kind", "remat", "how"), TRIPLES)
 def test_the_model_does_not_depend_on_how_it_is_computed(kind, remat, how):
-    """Logits near 5 lose 1e-5 (see test_model_cache); gradients are sums of 300 such terms."""
+    """Logits near 5 lose up to 1e-5 (see test_model_cache), and so do hidden states.
+
+    A gradient sums their errors over some 300 tokens, of either sign: sqrt(300) x 1e-6, hence
+    2e-5 of each array's largest entry.
+    """
     found, expected = computed(kind, remat, how), plainly_computed()
     assert gap(found["logits"], expected["logits"]) < 1e-5
     assert gap(found["hidden"], expected["hidden"]) < 1e-5
     for one, two in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        assert np.abs(one - two).max() < 1e-4 * max(1, np.abs(two).max())
+        assert np.abs(one - two).max() < 2e-5 * max(1, np.abs(two).max())
 
 
 def test_decoding_does_not_depend_on_how_layers_run():
