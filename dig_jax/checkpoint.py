@@ -22,7 +22,8 @@ from dig_jax.config import Config, Stage, from_json
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
 
 # Fields a resumed run may change: none of them bears on the numbers of a step, except that a
-# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh.
+# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh and by
+# how the model is computed.
 MAY_CHANGE = (
     "name",
     "run_dir",
@@ -34,7 +35,9 @@ MAY_CHANGE = (
     "eval",
     "checkpoint",
     "mesh",
+    "model.attention",
     "model.remat",
+    "model.layers",
 )
 
 

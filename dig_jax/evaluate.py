@@ -39,16 +39,15 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
     A row holds the pair's true and predicted boxes (unit frame), the answer's text, and every
     metric of METRICS, averaged over the pair's answers if there are several.
     """
-    cfg, decoding = session.cfg, session.decoding
-    sample = jax.jit(
-        make_sampler(
-            session.model,
-            group=max(1, cfg.eval.samples),
-            max_tokens=cfg.rollout.max_tokens,
-            **vars(decoding),
-        ),
-        out_shardings=sharding.replicated(session.mesh),
+    cfg = session.cfg
+    sampler = make_sampler(
+        session.model,
+        group=max(1, cfg.eval.samples),
+        max_tokens=cfg.rollout.max_tokens,
+        **vars(session.decoding),
     )
+    whole = sharding.replicated(session.mesh)
+    sample = jax.jit(session.traced(sampler), out_shardings=whole)
     reward_fn = make_reward(cfg.reward)
     prompt = session.prompt_rows(cfg.eval.batch)
     key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)

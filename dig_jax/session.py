@@ -4,8 +4,11 @@ Everything that can be wrong with a configuration, a checkpoint folder or the da
 here, before anything is compiled.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,7 +17,7 @@ from dig_jax import prompt as prompts
 from dig_jax.config import Config, DataConfig
 from dig_jax.data.pipeline import check_data
 from dig_jax.decoding import Decoding, read_decoding
-from dig_jax.model import hf
+from dig_jax.model import attention, hf
 from dig_jax.model.hf_files import local_companions
 from dig_jax.model.params import ModelConfig, Params, model_specs, placed_shapes
 from dig_jax.runlog import progress
@@ -40,6 +43,18 @@ class Session:
     def shardings(self) -> dict:
         return sharding.param_shardings(model_specs(self.model), self.mesh)
 
+    def traced(self, function: Callable) -> Callable:
+        """`function` for `jax.jit`, such that kernels that XLA cannot partition see the mesh."""
+        if self.mesh.size == 1:
+            return function
+
+        @wraps(function)
+        def on_mesh(*args, **kwargs):
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return function(*args, **kwargs)
+
+        return on_mesh
+
     def texts(self, tokens: np.ndarray, lengths: np.ndarray) -> list:
         stops = self.model.eos_tokens
         return prompts.decode_answers(self.processor, tokens, lengths, stops=stops)
@@ -54,11 +69,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     """
     source = source or cfg.model.source
     mesh = sharding.make_mesh(cfg.mesh)
-    model = replace(
-        hf.read_model_config(source),
-        compute_dtype=cfg.model.compute_dtype,
-        remat=cfg.model.remat,
-    )
+    model = _computed_as(cfg, hf.read_model_config(source), mesh)
     local = str(local_companions(source))
     size = image_size(cfg.data, local, model)
     decoding = _decoding(cfg, local)
@@ -134,6 +145,23 @@ def _check_thought(cfg: Config, opened: bool, source: str) -> None:
             f"reward.think='prefilled', but the chat template of {source} opens no <think> in the "
             f"prompt; use --set reward.think=full (the answer opens it) or reward.think=none"
         )
+
+
+def _computed_as(cfg: Config, model: ModelConfig, mesh: Mesh) -> ModelConfig:
+    """The model with how to compute it on these devices."""
+    chosen = attention.choose(
+        cfg.model.attention,
+        platform=mesh.devices.flat[0].platform,
+        dtype=cfg.model.compute_dtype,
+        head_dims=(model.text.head_dim, model.vision.head_dim),
+    )
+    return replace(
+        model,
+        compute_dtype=cfg.model.compute_dtype,
+        attention=chosen,
+        remat=cfg.model.remat,
+        layers=cfg.model.layers,
+    )
 
 
 def load_weights(session: Session, source: str | None = None) -> Params:

@@ -37,16 +37,17 @@ def train(session: Session) -> None:
     pairs = train_pairs(cfg, first, sharding.process_slice(mesh), size=size)
     evaluate = make_evaluator(session, eval_pairs(cfg, size=size)) if cfg.eval.every else None
 
-    sample = jax.jit(
-        make_sampler(
-            model,
-            group=cfg.rollout.group,
-            max_tokens=cfg.rollout.max_tokens,
-            temperature=cfg.rollout.temperature,
-        )
+    sampler = make_sampler(
+        model,
+        group=cfg.rollout.group,
+        max_tokens=cfg.rollout.max_tokens,
+        temperature=cfg.rollout.temperature,
     )
+    sample = jax.jit(session.traced(sampler))
     update = jax.jit(
-        make_update(cfg.grpo, model, optimizer, temperature=cfg.rollout.temperature),
+        session.traced(
+            make_update(cfg.grpo, model, optimizer, temperature=cfg.rollout.temperature)
+        ),
         donate_argnums=0,
         out_shardings=(state_shardings(session, optimizer), sharding.replicated(mesh)),
     )

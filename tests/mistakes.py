@@ -13,7 +13,7 @@ import numpy as np
 from parity_cases import Case, with_config
 
 from dig_jax import prompt as prompts
-from dig_jax.model import qwen3vl, rope, text, vision
+from dig_jax.model import attention, qwen3vl, rope, text, vision
 
 
 def vision_eps(case: Case) -> Case:
@@ -98,14 +98,14 @@ def advance_by_tokens(case: Case, patch) -> Case:
 
 def images_see_each_other(case: Case, patch) -> Case:
     """The images of a prompt attend to each other in the tower."""
-    count, right = case.images.shape[1], vision.attend
+    count, right = case.images.shape[1], attention.full
 
-    def attend(q, k, v, inside, *rest):
+    def attend(kind, q, k, v, inside):
         joined = (q.shape[0] // count, count * q.shape[1])
         together = (a.reshape(*joined, *a.shape[2:]) for a in (q, k, v, inside))
-        return right(*together, *rest).reshape(q.shape)
+        return right(kind, *together).reshape(q.shape)
 
-    patch.setattr(vision, "attend", attend)
+    patch.setattr(attention, "full", attend)
     return case
 
 
@@ -175,12 +175,8 @@ def channels_reversed(case: Case) -> Case:
 
 
 def canvas_attended_to(case: Case, patch) -> Case:
-    right = vision.attend
-    patch.setattr(
-        vision,
-        "attend",
-        lambda q, k, v, inside, *rest: right(q, k, v, jnp.ones_like(inside), *rest),
-    )
+    right = attention.full
+    patch.setattr(attention, "full", lambda *given: right(*given[:4], jnp.ones_like(given[4])))
     return case
 
 

@@ -17,9 +17,10 @@ PACKAGE = ROOT / "dig_jax"
 ROWS = (
     ("-", "typed"),
     ("0", "config boxes images decoding data.scene data.exr model.params model.rope"),
+    ("0", "model.splash model.layers"),
     ("1", "commandline sharding prompt optim runlog baseline"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
-    ("1", "model.safetensors_reader"),
+    ("1", "model.safetensors_reader model.attention"),
     ("1", "data.records data.curriculum data.visibility data.labels"),
     ("1b", "reward.neighbours model.hf_files data.differences buckets"),
     ("1c", "model.hf_export data.produce"),

@@ -96,7 +96,9 @@ class ModelConfig:
     eos_tokens: tuple[int, ...]
     pad_token: int
     compute_dtype: str = "float32"  # matmul inputs; parameters themselves stay float32
-    remat: str = "none"  # none | full: recompute each block in the backward pass
+    attention: str = "xla"  # which implementation, see `attention`
+    remat: str = "none"  # none | full | dots | qkvo: recomputed in the backward pass
+    layers: str = "scan"  # scan | one_scan | unroll
 
     def __post_init__(self):
         if len(self.vision.deepstack) > self.text.layers:

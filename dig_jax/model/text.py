@@ -1,33 +1,21 @@
-"""The text decoder: pre-norm blocks with grouped-query attention over key-value segments.
+"""The text decoder: pre-norm blocks with grouped-query attention.
 
-HF `Qwen3VLTextModel`. A query attends to one or more segments under one softmax: the prompt
-attends to itself, an answer token to (the pair's prompt, its own answer so far). Prompts and
-answers are right-padded, so causality and lengths are the only masks.
+HF `Qwen3VLTextModel`. The prompt attends to itself, an answer token to its pair's prompt and its
+own answer so far. Prompts and answers are right-padded, so causality and lengths are the only
+masks; `attention` computes them.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
+from dig_jax.model import attention
+from dig_jax.model.layers import over_layers, recomputed
 from dig_jax.model.params import ModelConfig, Params
 from dig_jax.model.rope import mrope_angles, rotate
-
-NEGATIVE = -1e30  # finite: a fully masked padding row must not become NaN
-
-
-@struct.dataclass
-class Segment:
-    """Keys and values that a query may attend to.
-
-    k, v     f[B, P, K, H] shared by the group, or f[B, G, S, K, H] of each answer
-    allowed  bool, broadcastable to [B, G, T, keys]
-    """
-
-    k: jax.Array
-    v: jax.Array
-    allowed: jax.Array
 
 
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
@@ -37,42 +25,18 @@ def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     return scaled.astype(x.dtype) * weight.astype(x.dtype)
 
 
-def attend(q: jax.Array, segments: list[Segment]) -> jax.Array:
-    """Attention of answer-shaped queries over all segments, one float32 softmax.
-
-    q   f[B, G, T, N, H]; N/K consecutive query heads share a key head
-    ->  f[B, G, T, N, H]
-    """
-    b, g, t, n, h = q.shape
-    kv_heads = segments[0].k.shape[-2]
-    q = q.reshape(b, g, t, kv_heads, n // kv_heads, h) * h**-0.5
-    logits = []
-    for s in segments:
-        keys = "bskh" if s.k.ndim == 4 else "bgskh"
-        part = jnp.einsum(f"bgtkrh,{keys}->bgkrts", q, s.k, preferred_element_type=jnp.float32)
-        logits.append(part + jnp.where(s.allowed, 0.0, NEGATIVE)[:, :, None, None])
-    weights = jax.nn.softmax(jnp.concatenate(logits, -1), axis=-1).astype(q.dtype)
-    out, start = 0.0, 0
-    for s in segments:
-        keys = "bskh" if s.v.ndim == 4 else "bgskh"
-        stop = start + s.v.shape[-3]
-        out = out + jnp.einsum(f"bgkrts,{keys}->bgtkrh", weights[..., start:stop], s.v)
-        start = stop
-    return out.reshape(b, g, t, n, h)
-
-
 def block(
     p: Params,
     x: jax.Array,
     angles: jax.Array,
     config: ModelConfig,
-    segments: Callable[[jax.Array, jax.Array], list[Segment]],
+    mix: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """One decoder block.
 
     x         f[B, G, T, D]
     angles    f32[B, G, T, H/2]
-    segments  (new k, new v) -> everything the queries may attend to
+    mix       attention: q f[B, G, T, N, H], new k, v f[B, G, T, K, H] -> f[B, G, T, N, H]
     ->        x, and this block's new (k rotated, v) f[B, G, T, K, H]
     """
     eps = config.text.norm_eps
@@ -80,8 +44,8 @@ def block(
     q, k, v = (jnp.einsum("bgtd,dnh->bgtnh", h, p[w].astype(h.dtype)) for w in ("wq", "wk", "wv"))
     q = rotate(rms_norm(q, p["q_norm"], eps), angles)
     k = rotate(rms_norm(k, p["k_norm"], eps), angles)
-    mixed = attend(q, segments(k, v))
-    x = x + jnp.einsum("bgtnh,nhd->bgtd", mixed, p["wo"].astype(x.dtype))
+    q, k, v = (checkpoint_name(a, name) for a, name in ((q, "q"), (k, "k"), (v, "v")))
+    x = x + jnp.einsum("bgtnh,nhd->bgtd", mix(q, k, v), p["wo"].astype(x.dtype))
     h = rms_norm(x, p["mlp_norm"], eps)
     gated = jax.nn.silu(h @ p["w_gate"].astype(h.dtype)) * (h @ p["w_up"].astype(h.dtype))
     return x + gated @ p["w_down"].astype(x.dtype), (k, v)
@@ -103,23 +67,43 @@ def prompt_pass(
     deepstack  f[n, B, P, D]   zero at text tokens; entry i is added after block i
     ->         k and v f[L, B, P, K, H], states f[L, B, P, D] after each block
 
+    Layers "scan": one scan over the first blocks with their features, one over the rest.
+    "one_scan": one body, hence half the program, that adds a feature where there is one.
+
     Callers that use only the last state pay nothing for the others: under jit they are dead.
     """
-    causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))[None, None]
     angles = angles_of(positions, config)[:, None]
+    mix = partial(attention.causal, config.attention)
+    taps, how = len(deepstack), config.layers
 
     def step(x, layer):
         p, feature = layer
-        x, (k, v) = block(p, x, angles, config, lambda k, v: [Segment(k, v, causal)])
-        x = x if feature is None else x + feature[:, None]
+        x, (k, v) = block(p, x, angles, config, mix)
+        x = _deepened(x, feature, deepstack)
         return x, (k[:, 0], v[:, 0], x[:, 0])
 
-    if config.remat == "full":
-        step = jax.checkpoint(step)
-    x, taps = x[:, None], len(deepstack)
-    x, early = jax.lax.scan(step, x, (jax.tree.map(lambda a: a[:taps], blocks), deepstack))
-    _, late = jax.lax.scan(step, x, (jax.tree.map(lambda a: a[taps:], blocks), None))
+    step, x = recomputed(step, remat=config.remat, layers=how), x[:, None]
+    if how == "one_scan":
+        numbers = jnp.arange(config.text.layers)
+        return over_layers(step, x, (blocks, numbers), layers=how)[1]
+    first, rest = jax.tree.map(lambda a: a[:taps], blocks), jax.tree.map(lambda a: a[taps:], blocks)
+    x, early = over_layers(step, x, (first, deepstack), layers=how)
+    _, late = over_layers(step, x, (rest, None), layers=how)
     return tuple(jnp.concatenate(both) for both in zip(early, late, strict=True))
+
+
+def _deepened(x: jax.Array, feature: jax.Array | None, deepstack: jax.Array) -> jax.Array:
+    """x f[B, 1, P, D] after a block, with the deepstack feature it gets.
+
+    feature  f[B, P, D], or the block's number i32[], or None: this block gets none
+    """
+    if feature is None or not len(deepstack):
+        return x
+    if feature.ndim:
+        return x + feature[:, None]
+    return jax.lax.cond(
+        feature < len(deepstack), lambda x: x + deepstack[feature][:, None], lambda x: x, x
+    )
 
 
 def answer_pass(
@@ -138,19 +122,17 @@ def answer_pass(
     prompt_valid  bool[B, P]
     ->            f[B, G, T, D]
     """
-    causal = jnp.tril(jnp.ones((x.shape[2], x.shape[2]), bool))[None, None]
-    seen = prompt_valid[:, None, None]
     angles = angles_of(jnp.repeat(positions[..., None], 3, -1), config)[:, None]
 
     def step(x, layer):
-        p, prompt_k, prompt_v = layer
-        shared = Segment(prompt_k, prompt_v, seen)
-        x, _ = block(p, x, angles, config, lambda k, v: [shared, Segment(k, v, causal)])
-        return x, None
+        p, *shared = layer
+        mix = partial(
+            attention.answers, config.attention, prompt=tuple(shared), prompt_valid=prompt_valid
+        )
+        return block(p, x, angles, config, mix)[0], None
 
-    if config.remat == "full":
-        step = jax.checkpoint(step)
-    return jax.lax.scan(step, x, (blocks, *prompt))[0]
+    step = recomputed(step, remat=config.remat, layers=config.layers)
+    return over_layers(step, x, (blocks, *prompt), layers=config.layers)[0]
 
 
 def token_pass(
@@ -180,9 +162,17 @@ def token_pass(
 
     def step(x, layer):
         p, prompt_k, prompt_v, own_k, own_v = layer
-        read = [Segment(prompt_k, prompt_v, seen), Segment(own_k, own_v, filled)]
-        x, (k, v) = block(p, x, angles, config, lambda k, v: [*read, Segment(k, v, now)])
+        read = [
+            attention.Segment(prompt_k, prompt_v, seen),
+            attention.Segment(own_k, own_v, filled),
+        ]
+
+        def mix(q, k, v):
+            return attention.attend(q, [*read, attention.Segment(k, v, now)])
+
+        x, (k, v) = block(p, x, angles, config, mix)
         return x, (k[:, :, 0], v[:, :, 0])
 
-    x, (k, v) = jax.lax.scan(step, x[:, :, None], (blocks, *prompt, *answers))
+    stack = (blocks, *prompt, *answers)
+    x, (k, v) = over_layers(step, x[:, :, None], stack, layers=config.layers)
     return x[:, :, 0], k, v

@@ -8,11 +8,12 @@ nothing, and patches outside an image's grid are masked.
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
+from dig_jax.model import attention
+from dig_jax.model.layers import over_layers, recomputed
 from dig_jax.model.params import ModelConfig, Params, VisionConfig
 from dig_jax.model.rope import axis_weights, patch_rows_cols, rotate, vision_angles
-
-NEGATIVE = -1e30  # finite: a fully masked row must not become NaN
 
 
 @struct.dataclass
@@ -89,23 +90,17 @@ def _linear(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     return x @ weight.astype(x.dtype) + bias.astype(x.dtype)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, inside: jax.Array) -> jax.Array:
-    """Full attention within each image.
-
-    q, k, v  f[E, U, N, H];  inside  bool[E, U]   false: canvas padding, not attended to
-    """
-    logits = jnp.einsum("eunh,evnh->enuv", q, k, preferred_element_type=jnp.float32)
-    logits = logits * q.shape[-1] ** -0.5 + jnp.where(inside, 0.0, NEGATIVE)[:, None, None, :]
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("enuv,evnh->eunh", weights, v)
-
-
-def block(p: Params, x: jax.Array, angles: jax.Array, inside: jax.Array, eps: float) -> jax.Array:
+def block(
+    p: Params, x: jax.Array, angles: jax.Array, inside: jax.Array, config: ModelConfig
+) -> jax.Array:
     """One ViT block; x f[E, U, Dv]."""
+    eps = config.vision.norm_eps
     h = layer_norm(x, p["norm1"], p["norm1_bias"], eps)
     qkv = jnp.einsum("eud,dcnh->ceunh", h, p["wqkv"].astype(h.dtype))
     q, k, v = qkv + p["wqkv_bias"].astype(h.dtype)[:, None, None]
-    mixed = attend(rotate(q, angles), rotate(k, angles), v, inside)
+    named = (("q", rotate(q, angles)), ("k", rotate(k, angles)), ("v", v))
+    q, k, v = (checkpoint_name(a, name) for name, a in named)
+    mixed = attention.full(config.attention, q, k, v, inside)
     x = x + jnp.einsum("eunh,nhd->eud", mixed, p["wo"].astype(x.dtype))
     x = x + p["wo_bias"].astype(x.dtype)
     h = layer_norm(x, p["norm2"], p["norm2_bias"], eps)
@@ -154,17 +149,40 @@ def encode_images(
     x = x + position_embedding(params["position"], grids, *canvas, c.merge).astype(dtype)
 
     def step(x, p):
-        return block(p, x, angles, inside, c.norm_eps), None
+        return block(p, x, angles, inside, config), None
 
-    if config.remat == "full":
-        step = jax.checkpoint(step)
-    features, start = [], 0
-    for number, tap in enumerate(c.deepstack):  # from tap to tap: features leave in between
-        x, _ = jax.lax.scan(step, x, _rows(params["blocks"], start, tap + 1))
+    x, taps = _tapped(step, x, params["blocks"], config)
+    features = []
+    for number, tap in enumerate(taps):
         merger = jax.tree.map(lambda a: a[0], _rows(params["deepstack"], number, number + 1))
-        features.append(merge(merger, x, c, norm_first=False))
-        start = tap + 1
-    x, _ = jax.lax.scan(step, x, _rows(params["blocks"], start, c.depth))
+        features.append(merge(merger, tap, c, norm_first=False))
     tokens = merge(params["merger"], x, c, norm_first=True)
     none = jnp.zeros((0, *tokens.shape), dtype)
     return VisionTokens(tokens=tokens, deepstack=jnp.stack(features) if features else none)
+
+
+def _tapped(step, x: jax.Array, blocks: Params, config: ModelConfig):
+    """All blocks, and the states f[E, U, Dv] that deepstack taps, lowest block first.
+
+    Layers "scan": a scan from tap to tap, states leave in between. "one_scan": one scan that
+    carries the states, half the program.
+    """
+    taps, depth, how = config.vision.deepstack, config.vision.depth, config.layers
+    step = recomputed(step, remat=config.remat, layers=how)
+    if how == "one_scan" and taps:
+
+        def tapping(carry, layer):
+            x, states = carry
+            p, number = layer
+            x, _ = step(x, p)
+            here = (number == jnp.asarray(taps)).reshape(-1, 1, 1, 1)
+            return (x, jnp.where(here, x, states)), None
+
+        empty = jnp.zeros((len(taps), *x.shape), x.dtype)
+        return over_layers(tapping, (x, empty), (blocks, jnp.arange(depth)), layers=how)[0]
+    states, start = [], 0
+    for tap in taps:
+        x, _ = over_layers(step, x, _rows(blocks, start, tap + 1), layers=how)
+        states.append(x)
+        start = tap + 1
+    return over_layers(step, x, _rows(blocks, start, depth), layers=how)[0], states
