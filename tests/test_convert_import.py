@@ -42,7 +42,13 @@ def loaded(source: Path, **mesh: int):
     cfg = Config(model=ModelSource(source=str(source)))
     devices = jax.devices()[: np.prod([1, *mesh.values()])]
     session = Session(
-        cfg, make_mesh(MeshConfig(**mesh), devices), hf.read_model_config(source), None, None
+        cfg,
+        make_mesh(MeshConfig(**mesh), devices),
+        hf.read_model_config(source),
+        processor=None,
+        prompt=None,
+        image_size=None,
+        decoding=None,
     )
     return load_weights(session), session
 

@@ -181,7 +181,7 @@ def test_companions_of_a_bucket_are_copied_once_and_again_when_they_change(bucke
                source_folder=ASSETS)  # fmt: skip
     upload(bucket, tmp_path / "base", "gs://weights/base")
     local = hf_files.local_companions("gs://weights/base")
-    assert load_processor(local).stop_tokens == load_processor(ASSETS).stop_tokens
+    assert load_processor(local).eos_token == load_processor(ASSETS).eos_token
     assert {file.suffix for file in local.iterdir()} & {".safetensors"} == set()
     stamp = (local / "tokenizer.json").stat().st_mtime_ns
     assert hf_files.local_companions("gs://weights/base") == local
