@@ -222,7 +222,8 @@ def test_splash_lowers_for_a_tpu_without_one(name, head_dim):
 
 
 def session_on(mesh) -> Session:
-    return Session(cfg=None, mesh=mesh, model=None, processor=None, prompt=None)
+    rest = ("cfg", "model", "processor", "prompt", "image_size", "decoding")
+    return Session(mesh=mesh, **dict.fromkeys(rest))
 
 
 @cache
