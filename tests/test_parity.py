@@ -19,8 +19,11 @@ import parity_cases as cases
 import pytest
 from parity_cases import golden
 
+from dig_jax.config import MeshConfig
 from dig_jax.model import qwen3vl, vision
+from dig_jax.model.params import model_specs
 from dig_jax.rollout import make_sampler
+from dig_jax.sharding import make_mesh, param_shardings
 from scripts.make_random_checkpoint import sketch
 
 TOLERANCE = 1e-4
@@ -75,6 +78,17 @@ def test_logits_of_prompts_and_answers_equal_hf(name):
     prompts, answers = cases.deviations(golden(name))
     assert prompts < TOLERANCE
     assert answers < TOLERANCE
+
+
+@pytest.mark.parametrize(("fsdp", "tensor"), [(8, 1), (4, 2)])
+def test_logits_on_a_mesh_equal_hf(fsdp, tensor):
+    """The 8B's shape with its weights split over eight devices."""
+    case = golden("deep")
+    mesh = make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor))
+    where = param_shardings(model_specs(case.config), mesh)
+    split = replace(case, params=jax.device_put(case.params, where))
+    assert len(split.params["blocks"]["wq"].sharding.device_set) == 8
+    assert max(cases.deviations(split)) < TOLERANCE
 
 
 @EVERY
