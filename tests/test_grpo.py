@@ -97,9 +97,10 @@ def test_k3_is_never_negative_and_accurate_for_small_gaps():
     found = np.asarray(jax.jit(k3)(np.zeros_like(gap), gap))
     exact = np.expm1(np.float64(gap)) - gap
     assert found.min() >= 0
-    # expm1 is good to an ulp of the gap g, and k3 is g^2 / 2: relative error 2^-23 g / (g^2 / 2)
+    # k3 is g^2 / 2 of the gap g, and expm1 good to 1 ulp of it (jax 0.12) or 3 (jax 0.10):
+    # relative error 3 x 2^-23 g / (g^2 / 2) = 7.2e-4 at a gap of 1e-3
     large = np.abs(gap) > 1e-3
-    np.testing.assert_allclose(found[large], exact[large], rtol=3e-4)
+    np.testing.assert_allclose(found[large], exact[large], rtol=7.5e-4)
 
 
 def loss_of(logp, valid, advantage, *, entropy=None, sampled=None, old=None, reference=None):

@@ -181,6 +181,13 @@ def test_seeded_fuzz_of_pieces_never_raises():
         check_invariants("".join(PIECES[i] for i in picks), think=think, max_boxes=4)
 
 
+@pytest.mark.parametrize("half", ["200e", "200e+", "1.e", "2.5E-"])
+def test_half_an_exponent_is_no_number(half):
+    """Python 3.11's possessive groups captured it, and float() raised in the middle of a run."""
+    assert parse(f'[{{"bbox_2d": [100, {half}, 300, 400]}}]').n_boxes == 0
+    assert parse('[{"bbox_2d": [100, 2e2, 300., 4.5E2]}]').n_boxes == 1
+
+
 def test_seeded_damage_to_a_good_answer_never_raises():
     """One to five edits of a valid answer: the neighbourhood a policy really samples from."""
     rng = np.random.default_rng(1)

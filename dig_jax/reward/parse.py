@@ -113,9 +113,11 @@ def _last_tagged(answer: str) -> str:
     return answer.rpartition("<answer>")[2].partition("</answer>")[0]
 
 
-# A list of four numbers, or a quoted value to step over. Possessive throughout: no backtracking,
-# so time stays linear. A quoted value ends at the next bare quote, hence before the next start.
-_NUMBER = r"""["']?+([+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d++)?+)["']?+"""
+# A list of four numbers, or a quoted value to step over. Possessive repeats: no backtracking, so
+# time stays linear. A quoted value ends at the next bare quote, hence before the next start.
+# The two optional parts of a number are not possessive, for Python 3.11 would take "200e" for a
+# number; each adds one retry, which fails at the next character.
+_NUMBER = r"""["']?+([+-]?+(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?+\d++)?)["']?+"""
 _NAMED = re.compile(
     r"\[\s*+" + r"\s*+,\s*+".join([_NUMBER] * 4) + r"\s*+\]" + r'|:\s*+"(?:[^"\\]|\\.)*+"',
     re.ASCII | re.DOTALL,
