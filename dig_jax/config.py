@@ -27,15 +27,16 @@ class ModelSource:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of matmuls; weights stay float32
     attention: Literal["auto", "xla", "chunked", "dot", "cudnn", "splash"] = "auto"  # kernel (1)
     remat: Literal["none", "full", "dots", "qkvo"] = "none"  # recomputed going backward (2)
-    layers: Literal["scan", "one_scan", "unroll"] = "scan"  # how blocks are repeated (3)
+    layers: Literal["one_scan", "scan", "unroll"] = "one_scan"  # how blocks are repeated (3)
 
     # (1) auto: splash on a TPU, cudnn on a CUDA GPU in bfloat16 and chunked in float32, xla on
     #     a CPU. xla holds all scores at once, chunked 512 rows of them; see model/attention.py.
     # (2) none keeps all activations, full only each block's input, dots the outputs of matrix
     #     products with weights, qkvo what attention reads and writes. dots has crashed the TPU
     #     compiler at one sequence per chip.
-    # (3) scan: one body for blocks with deepstack features and one without; one_scan: one body
-    #     for all, compiles fastest; unroll: a copy per block, compiles slowest.
+    # (3) one_scan: one body for all blocks, compiles fastest; scan: one for blocks with deepstack
+    #     features and one without, whose cut stacks are a second copy of the weights; unroll: a
+    #     copy per block, compiles slowest.
 
     def __post_init__(self):
         typed.check_fields(self, "model")

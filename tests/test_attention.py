@@ -22,6 +22,7 @@ import pytest
 from dig_jax import sharding
 from dig_jax.config import Config, DataConfig, EvalConfig, MeshConfig, ModelSource
 from dig_jax.model import attention, layers, qwen3vl, splash, text
+from dig_jax.model.params import model_specs, param_shapes
 from dig_jax.prompt import PromptInputs
 from dig_jax.session import Session, open_session
 
@@ -401,7 +402,7 @@ def computed(kind: str, remat: str, how: str):
 
 @cache
 def plainly_computed():
-    return computed("xla", "none", "scan")
+    return computed("xla", "none", "one_scan")
 
 
 @pytest.mark.parametrize(("kind", "remat", "how"), TRIPLES)
@@ -445,6 +446,26 @@ def test_text_alone_is_the_same_in_one_scan():
         )
 
     assert gap(logits("one_scan"), logits("scan")) < 1e-5
+
+
+def prompt_temporaries(how: str) -> tuple[int, int]:
+    """Bytes that encoding a prompt needs beside its inputs, and bytes of the text blocks."""
+    text = replace(fakes.CONFIG.text, width=256, mlp=1024, layers=12)
+    tower = replace(fakes.CONFIG.vision, out=256)
+    config = replace(fakes.CONFIG, text=text, vision=tower, layers=how)
+    shapes = param_shapes(model_specs(config))
+    prompt, images, _ = model_case()
+    encode = jax.jit(lambda params: qwen3vl.encode_prompt(params, config, prompt, images))
+    used = encode.lower(shapes).compile().memory_analysis().temp_size_in_bytes
+    return used, sum(4 * leaf.size for leaf in jax.tree.leaves(shapes["blocks"]))
+
+
+def test_the_default_holds_no_second_copy_of_the_weights():
+    """Two scans over one stack cut it in two, and a cut is a copy: at the 2B's size 7.2 GB."""
+    used, weights = prompt_temporaries(fakes.CONFIG.layers)
+    assert used < 0.25 * weights
+    copied, _ = prompt_temporaries("scan")
+    assert copied > 0.75 * weights
 
 
 def products(remat: str) -> int:

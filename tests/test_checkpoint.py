@@ -137,14 +137,14 @@ def test_differing_fields_are_all_named(tmp_path):
 def test_how_the_model_is_computed_may_change(tmp_path):
     """Also when the saved configuration is from before the fields were there."""
     checkpoint.save(config(tmp_path), 4, state())
-    settings = ("model.attention=chunked", "model.remat=qkvo", "model.layers=one_scan")
+    settings = ("model.attention=chunked", "model.remat=qkvo", "model.layers=scan")
     checkpoint.check_config(config(tmp_path, *settings), 4)
     path = tmp_path / "checkpoints" / "4" / "config" / "metadata"
     saved = json.loads(path.read_text())
     del saved["model"]["layers"]
     path.write_text(json.dumps(saved | {"model": saved["model"] | {"attention": "xla"}}))
     checkpoint.check_config(config(tmp_path), 4)
-    assert checkpoint.saved_config(tmp_path).model.layers == "scan"
+    assert checkpoint.saved_config(tmp_path).model.layers == "one_scan"
 
 
 def test_a_run_may_be_extended_but_its_past_may_not_change(tmp_path):

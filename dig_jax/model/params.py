@@ -98,7 +98,7 @@ class ModelConfig:
     compute_dtype: str = "float32"  # matmul inputs; parameters themselves stay float32
     attention: str = "xla"  # which implementation, see `attention`
     remat: str = "none"  # none | full | dots | qkvo: recomputed in the backward pass
-    layers: str = "scan"  # scan | one_scan | unroll
+    layers: str = "one_scan"  # one_scan | scan | unroll
 
     def __post_init__(self):
         if len(self.vision.deepstack) > self.text.layers:
