@@ -17,21 +17,23 @@ import numpy as np
 
 from dig_jax.buckets import Bucket, make_batcher
 from dig_jax.commandline import clear_errors
-from dig_jax.config import PromptConfig
+from dig_jax.config import MeshConfig, PromptConfig
 from dig_jax.images import Size, open_image
 from dig_jax.model import hf
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.hf_files import local_companions
+from dig_jax.model.params import ModelConfig, model_specs
 from dig_jax.prompt import Processor, PromptInputs, decode_answers, load_processor
 from dig_jax.rollout import make_sampler
-from dig_jax.session import image_rules
+from dig_jax.session import image_rules, read_weights
+from dig_jax.sharding import make_mesh, param_shardings
 
 
 def prepare_question(
-    args: argparse.Namespace, model: ModelConfig, processor: Processor
+    args: argparse.Namespace, folder: str, model: ModelConfig, processor: Processor
 ) -> tuple[PromptInputs, np.ndarray]:
     """The prompt and its images u8[1, I, Y, X, 3]; raises for whatever is wrong with them."""
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    rules = image_rules(args.source, model, **limits)
+    rules = image_rules(folder, model, **limits)
     cfg = PromptConfig(args.question, add_vision_id=args.add_vision_id)
     buckets = [Bucket(canvas, tokens, len(args.images)) for canvas, tokens in args.bucket]
     batch = make_batcher(cfg, processor, model, rules, buckets, answer=args.max_tokens)
@@ -56,14 +58,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=256, help="of the answer")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--seed", type=int, default=0, help="of the draws at temperature > 0")
+    parser.add_argument("--devices", type=int, default=1, help="to split the weights over")
     parser.add_argument("--bucket", type=parse_bucket, action="append", default=[], metavar="XxY:P")
     parser.add_argument("--add-vision-id", action="store_true", help="'Picture 1: ' before each")
     for name in ("min", "max"):
         text = f"{name}imum size of a resized picture; 0 is the checkpoint's own limit"
         parser.add_argument(f"--{name}-pixels", type=int, default=0, metavar="N", help=text)
     args = parser.parse_args(argv)
-    if args.max_tokens < 1 or args.temperature < 0:
-        parser.error("--max-tokens is at least 1 and --temperature at least 0")
+    if min(args.max_tokens, args.devices) < 1 or args.temperature < 0:
+        parser.error("--max-tokens and --devices are at least 1 and --temperature at least 0")
     return args
 
 
@@ -71,9 +74,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with clear_errors():  # whatever is wrong with the question is found before weights are read
         model = hf.read_model_config(args.source)
-        processor = load_processor(args.source)
-        prompt, images = prepare_question(args, model, processor)
-        params = hf.load_params(args.source, model)
+        local = str(local_companions(args.source))
+        processor = load_processor(local)
+        prompt, images = prepare_question(args, local, model, processor)
+        mesh = make_mesh(MeshConfig(fsdp=args.devices), jax.devices()[: args.devices])
+        where = param_shardings(model_specs(model), mesh)
+        params = read_weights(args.source, model, where)
     sampler = make_sampler(model, group=1, max_tokens=args.max_tokens, temperature=args.temperature)
     key = jax.random.key(args.seed)
     answer = jax.device_get(jax.jit(sampler)(params, prompt, images, key))

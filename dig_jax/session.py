@@ -165,16 +165,15 @@ def _computed_as(cfg: Config, model: ModelConfig, mesh: Mesh) -> ModelConfig:
 
 
 def load_weights(session: Session, source: str | None = None) -> Params:
-    """The checkpoint folder's weights f32, each placed on the mesh as it arrives.
+    """The weights of the session's checkpoint folder, or of another, on its mesh."""
+    return read_weights(source or session.cfg.model.source, session.model, session.shardings)
+
+
+def read_weights(source: str, model: ModelConfig, shardings: dict) -> Params:
+    """A checkpoint folder's weights f32, each placed as it arrives.
 
     A folder made by `convert import` is read by Orbax: every process reads its shards alone.
     """
-    source = source or session.cfg.model.source
     if checkpoint.has_params(source):
-        return checkpoint.load_params(source, placed_shapes(session.model, session.shardings))
-    return hf.load_params(
-        source,
-        session.model,
-        shardings=session.shardings,
-        progress=progress,
-    )
+        return checkpoint.load_params(source, placed_shapes(model, shardings))
+    return hf.load_params(source, model, shardings=shardings, progress=progress)

@@ -7,7 +7,7 @@ import pytest
 from fakes import ASSETS
 from PIL import Image
 
-from dig_jax import ask
+from dig_jax import ask, convert
 
 LENGTH = ["--max-tokens", "24"]
 
@@ -38,6 +38,14 @@ def test_two_pictures_of_different_sizes_get_an_answer_that_a_bucket_does_not_ch
     assert answer(capsys, *pictures, "--bucket", "96x64:80", "--bucket", "160x96:160") == exact
 
 
+def test_an_import_on_four_devices_answers_as_the_folder_it_came_from(capsys, pictures, tmp_path):
+    imported = str(tmp_path / "orbax")
+    assert convert.main(["import", "--source", str(ASSETS), "--out", imported]) == 0
+    exact = answer(capsys, *pictures)
+    ask.main(["--source", imported, "--devices", "4", *LENGTH, *pictures])
+    assert capsys.readouterr().out == exact.splitlines()[-1] + "\n"
+
+
 def refused(*args: str) -> str:
     with pytest.raises(SystemExit) as stop:
         ask.main(["--source", str(ASSETS), *args])
@@ -48,7 +56,7 @@ def test_whatever_is_wrong_is_said_before_weights_are_read(monkeypatch, pictures
     def load(*args):
         pytest.fail("weights were read")
 
-    monkeypatch.setattr(ask.hf, "load_params", load)
+    monkeypatch.setattr(ask, "read_weights", load)
     a, b = pictures
     assert refused(a, "gone.png") == "error: image gone.png does not exist"
     strip = tmp_path / "strip.png"
