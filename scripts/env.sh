@@ -2,13 +2,13 @@
 # Makes .venv: Python 3.13, the versions of constraints.txt, this checkout in place.
 #
 #   scripts/env.sh            does nothing when .venv is up to date (about 0.05 s)
-#   DIG_EXTRAS=dev scripts/env.sh       other extras than render,report,dev
+#   DIG_EXTRAS=dev scripts/env.sh       other extras than those below
 #
 # Uses uv, fetched into .cache/uv when it is not installed; without it, python3.13 -m venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-extras=${DIG_EXTRAS:-render,report,dev}
+extras=${DIG_EXTRAS:-render,report,parquet,cluster,dev}
 stamp=.venv/.dig_jax.sha256
 want="$(cat .python-version constraints.txt pyproject.toml | sha256sum | cut -d' ' -f1) $extras $PWD"
 

@@ -1,6 +1,6 @@
 """Make the tiny base model that the repository ships: a cold-started Qwen3-VL, 1.7 M parameters.
 
-    python scripts/make_pairs.py --root data/base --preset tiny-base
+    python -m dig_jax.data render --root data/base --preset base
     python scripts/make_tiny_tokenizer.py --out runs/tiny_tokenizer --patch 8
     python scripts/make_tiny_base.py --out assets/tiny_qwen3vl
 

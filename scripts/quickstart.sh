@@ -77,7 +77,8 @@ CHECK
 echo "run folder $run, pairs $root"
 
 begin "render pairs"
-"$python" scripts/make_pairs.py --preset tiny-quickstart --root "$root" --width "$width" --height "$height"
+"$python" -m dig_jax.data render --preset quickstart --root "$root" \
+    --set look.width="$width" --set look.height="$height"
 
 begin "evaluate before"
 "$python" -m dig_jax.evaluate "${setup[@]}" --name pixel_diff --pixel-diff

@@ -16,19 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from dig_jax.data.produce import Request, make_pair
+from dig_jax.data.look import config_from_json
+from dig_jax.data.produce import make_pair, request_from_json
 from dig_jax.data.records import encode
-from dig_jax.data.scene import COLORS, config_from_json
+from dig_jax.data.scene import COLORS
 from dig_jax.data.visibility import View, cast, id_mask
 
 
-def paint(config, plan, things):
-    """Image and ids of one side: palette colour, darker for metal, shaded by depth."""
-    view = View(plan.camera, config.width, config.height)
-    depths = {thing.id: cast(view, thing) for thing in things}
+def paint(config, shot):
+    """Image and ids of one shot: palette colour, darker for metal, shaded by depth."""
+    view = View(shot.camera, config.width, config.height)
+    depths = {thing.id: cast(view, thing) for thing in shot.things}
     mask = id_mask(depths, (config.height, config.width))
     image = np.full((config.height, config.width, 3), 120, np.uint8)
-    for thing in things:
+    for thing in shot.things:
         near = np.where(mask == thing.id, depths[thing.id], np.nan)
         if np.isnan(near).all():
             continue
@@ -60,7 +61,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         _misbehave(job["idx"])
-        pair, dropped = make_pair(config, Request(**job), lambda p, t: paint(config, p, t))
+        pair, dropped = make_pair(config, request_from_json(job), lambda shot: paint(config, shot))
         record = base64.b64encode(encode(pair)).decode()
         reply = {"idx": job["idx"], "record": record, "dropped": dict(dropped), "cpu_s": 0.01}
         print(json.dumps(reply), flush=True)

@@ -5,21 +5,20 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dig_jax.data.differences import draw_task, foresee, propose
-from dig_jax.data.scene import TYPES, Rejected, SceneConfig
-from dig_jax.data.visibility import View, cast
+from dig_jax.data.differences import draw_task
+from dig_jax.data.draws import Draw
+from dig_jax.data.look import SceneConfig
+from dig_jax.data.produce import plan_pair
+from dig_jax.data.scene import TYPES
+from dig_jax.data.visibility import View, cast, foresee
 
 CONFIG = SceneConfig()
 
 
 def first_accepted(idx, k_low=1, k_high=4, split="test", seed=0):
-    types = draw_task(seed, split, idx, k_low, k_high)
-    for attempt in range(CONFIG.attempts):
-        try:
-            return types, *propose(CONFIG, seed, split, idx, attempt, types)
-        except Rejected:
-            continue
-    raise AssertionError(f"no scene for idx {idx}")
+    draw = Draw(split, seed, k_low, k_high)
+    plan = plan_pair(CONFIG, draw, idx).plan
+    return draw_task(CONFIG, draw, idx), plan, foresee(plan, CONFIG.width, CONFIG.height)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def plans():
 
 def test_types_and_counts_are_uniform():
     """Chi-square over 1500 indices; the bounds are the 99.9 % points for 5 and 3 degrees."""
-    tasks = [draw_task(0, "test", idx, 1, 4) for idx in range(1500)]
+    tasks = [draw_task(CONFIG, Draw("test", 0, 1, 4), idx) for idx in range(1500)]
     types = Counter(kind for task in tasks for kind in task)
     counts = Counter(len(task) for task in tasks)
     assert set(types) == set(TYPES)
@@ -110,7 +109,7 @@ def test_caster_agrees_with_projection_of_the_outline():
 
 def test_foreseen_masks_are_those_of_the_plan(plans):
     for _, plan, forecast in plans[:10]:
-        again = foresee(CONFIG, plan)
+        again = foresee(plan, CONFIG.width, CONFIG.height)
         np.testing.assert_array_equal(again.mask_a, forecast.mask_a)
         np.testing.assert_array_equal(again.mask_b, forecast.mask_b)
         assert set(np.unique(again.mask_b)) - {0} == {t.id for t in plan.b}

@@ -7,31 +7,38 @@ import numpy as np
 import pytest
 from fake_worker import paint
 
-from dig_jax.data.differences import foresee
+from dig_jax.data.draws import Draw
 from dig_jax.data.exr import read_exr
-from dig_jax.data.labels import box_iou, certify, grow, label_boxes, largest_blob, tight_box
+from dig_jax.data.labels import (
+    Picture,
+    box_iou,
+    certify,
+    grow,
+    label_boxes,
+    largest_blob,
+    tight_box,
+)
+from dig_jax.data.look import SceneConfig
 from dig_jax.data.produce import Exhausted, Request, make_pair
-from dig_jax.data.scene import Rejected, SceneConfig, plan_from_json
+from dig_jax.data.scene import Rejected, plan_from_json
+from dig_jax.data.visibility import foresee
 
 CONFIG = SceneConfig()
 
 
 def painted(idx):
-    return make_pair(CONFIG, Request(0, "test", idx, 1, 4), lambda p, t: paint(CONFIG, p, t))[0]
+    return make_pair(CONFIG, Request(Draw("test", 0, 1, 4), idx), lambda shot: paint(CONFIG, shot))[
+        0
+    ]
 
 
 def certified(pair, **changed):
     """Certify a painted pair again, with some of its parts replaced."""
     plan = changed.pop("plan", plan_from_json(pair.meta))
-    forecast = foresee(CONFIG, plan)
-    parts = {
-        "images": (pair.image_a, pair.image_b),
-        "masks": (pair.mask_a, pair.mask_b),
-        "expected": (forecast.mask_a, forecast.mask_b),
-        "amodal": (forecast.amodal_a, forecast.amodal_b),
-        **changed,
-    }
-    return certify(CONFIG, plan, **parts)
+    images = changed.get("images", (pair.image_a, pair.image_b))
+    masks = changed.get("masks", (pair.mask_a, pair.mask_b))
+    pictures = tuple(Picture(*both) for both in zip(images, masks, strict=True))
+    return certify(CONFIG, plan, pictures, None, foresee(plan, CONFIG.width, CONFIG.height))
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +126,12 @@ def test_an_impossible_index_fails_with_its_reasons():
     """Nothing differs between two grey images: every attempt must end, none may loop for ever."""
     config = dataclasses.replace(CONFIG, attempts=4)
 
-    def grey(plan, things):
-        image, mask = paint(config, plan, things)
+    def grey(shot):
+        image, mask = paint(config, shot)
         return np.full_like(image, 120), mask
 
     with pytest.raises(Exhausted, match=r"none of 4 scenes .*faint_"):
-        make_pair(config, Request(0, "test", 0, 1, 1), grey)
+        make_pair(config, Request(Draw("test"), 0), grey)
 
 
 def exr_bytes(pixels, flags=2, compression=0, kind=2):

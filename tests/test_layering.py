@@ -16,16 +16,21 @@ PACKAGE = ROOT / "dig_jax"
 # a row where its modules build on one another.
 ROWS = (
     ("-", "typed"),
-    ("0", "config boxes images decoding data.scene data.exr model.params model.rope"),
-    ("0", "model.splash model.layers"),
+    ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
+    ("0", "data.scene data.exr data.machine data.colors data.draws"),
+    ("0b", "data.look"),
     ("1", "commandline sharding prompt optim runlog baseline"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
     ("1", "model.safetensors_reader model.attention"),
-    ("1", "data.records data.curriculum data.visibility data.labels"),
+    ("1", "data.records data.curriculum data.visibility"),
+    ("1a", "data.labels data.placement"),
     ("1b", "reward.neighbours model.hf_files data.differences buckets"),
     ("1c", "model.hf_export data.produce"),
-    ("1d", "model.hf data.render data.supervise"),
-    ("1e", "data.splits"),
+    ("1d", "model.hf data.worker data.supervise"),
+    ("1e", "data.render data.manifest"),
+    ("1f", "data.plans"),
+    ("1g", "data.splits data.presets data.progress"),
+    ("1h", "data.make"),
     ("2", "model.text model.vision model.logprob reward.reward data.pipeline checkpoint pictures"),
     ("3", "model.qwen3vl session"),
     ("4", "rollout sft"),
@@ -33,7 +38,7 @@ ROWS = (
     ("5", "evaluate report compare ask"),
     ("5b", "card"),
     ("5c", "convert"),
-    ("6", "train"),
+    ("6", "train data.__main__"),
 )
 # Third-party package -> the modules that may import it. Those not listed here are the core
 # (numpy, jax) and open to all; a package missing from both lists is an error.
@@ -45,7 +50,7 @@ DOORS = {
     "array_record": {"data.records"},
     "msgpack": {"data.records"},
     "PIL": {"data.records", "images", "pictures", "report"},
-    "scipy": {"reward.matching", "baseline"},
+    "scipy": {"reward.matching", "baseline", "data.labels"},
     "transformers": {"prompt"},
     "tokenizers": {"prompt"},
     "safetensors": {"model.hf_export"},
@@ -53,7 +58,7 @@ DOORS = {
     "etils": {"checkpoint", "model.hf_export", "model.hf_files", "model.safetensors_reader"},
     "ml_dtypes": {"model.safetensors_reader"},
     "matplotlib": {"pictures"},
-    "rich": {"runlog", "report"},
+    "rich": {"runlog", "report", "data.progress"},
     "bpy": {"data.render"},
     "mathutils": {"data.render"},
 }

@@ -142,7 +142,7 @@ def test_a_bucket_of_weight_zero_needs_no_files(root):
 
 
 def test_missing_data_names_the_command_that_makes_it(root):
-    with pytest.raises(FileNotFoundError, match=r"make_pairs.py --root .* --split single"):
+    with pytest.raises(FileNotFoundError, match=r"dig_jax.data render --root .* --split single"):
         pipeline.train_pairs(config(root, "data.root=nowhere"), 0)
 
 

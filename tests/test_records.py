@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,15 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from fake_worker import paint
 
 from dig_jax.data import records, supervise
+from dig_jax.data.draws import Draw, SplitSpec
+from dig_jax.data.look import SceneConfig
 from dig_jax.data.produce import Request, make_pair
-from dig_jax.data.scene import SceneConfig
-from dig_jax.data.splits import SplitSpec, render_split
+from dig_jax.data.splits import render_split
 from dig_jax.data.supervise import RenderFailed, check_renderer, render_pairs
 
 CONFIG = SceneConfig(width=64, height=48)
-SPEC = SplitSpec("test", pairs=7, seed=0, k_low=1, k_high=3, shard_pairs=3)
+DRAW = Draw("test", seed=0, k_low=1, k_high=3)
+SPEC = SplitSpec(DRAW, pairs=7, shard_pairs=3)
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 
 
@@ -51,7 +53,7 @@ def copy(rendered, tmp_path):
 
 
 def test_record_round_trip():
-    pair, _ = make_pair(CONFIG, Request(0, "test", 0, 2, 2), lambda p, t: paint(CONFIG, p, t))
+    pair, _ = make_pair(CONFIG, Request(Draw("test", 0, 2, 2), 0), lambda shot: paint(CONFIG, shot))
     data = records.encode(pair)
     again = records.decode(data)
     for name in ("image_a", "image_b", "mask_a", "mask_b"):
@@ -111,12 +113,20 @@ def test_killed_run_continues_to_the_same_bytes(rendered, tmp_path):
 def test_leftover_of_a_half_written_shard_is_not_taken_for_data(copy, rendered):
     folder = copy / "test"
     name = records.shard_name(1, 3)
-    (folder / name).rename(folder / (name + ".tmp"))
+    left = folder / f"{name}.tmp-{platform.node()}-{_dead_pid()}"
+    (folder / name).rename(left)
     assert hashes(render(copy)) == hashes(rendered[1])
+    assert not left.exists()
+
+
+def _dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_missing_folder_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make_pairs.py .*--preset tiny-quickstart"):
+    with pytest.raises(FileNotFoundError, match=r"dig_jax.data render .*--preset quickstart"):
         records.open_split(tmp_path / "single")
 
 
@@ -158,7 +168,7 @@ def test_corrupt_shard_is_made_again(copy, rendered):
 
 def test_two_kinds_of_pairs_never_mix(copy):
     with pytest.raises(FileExistsError, match=r"another request.*choose another --root"):
-        render(copy, dataclasses.replace(SPEC, seed=5))
+        render(copy, dataclasses.replace(SPEC, draw=dataclasses.replace(DRAW, seed=5)))
     with pytest.raises(FileExistsError, match="another request"):
         render(copy, config=dataclasses.replace(CONFIG, samples=99))
 
@@ -171,7 +181,7 @@ def test_dead_worker_is_replaced(rendered, tmp_path, monkeypatch):
 
 def test_silent_worker_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_HANG_ONCE", f"1:{tmp_path / 'hung'}")
-    requests = [SPEC.request(idx) for idx in range(3)]
+    requests = [Request(DRAW, idx) for idx in range(3)]
     made = list(render_pairs(CONFIG, requests, 1, FAKE, pair_limit_s=4.0))
     assert sorted(one.idx for one in made) == [0, 1, 2]
     assert (tmp_path / "hung").exists()
@@ -180,14 +190,14 @@ def test_silent_worker_is_replaced(tmp_path, monkeypatch):
 def test_slow_start_is_tried_again(tmp_path, monkeypatch):
     """A base render died at 1629 pairs because one restart on a crowded machine took 180 s."""
     monkeypatch.setenv("FAKE_HANG_ONCE", f"start:{tmp_path / 'slow'}")
-    made = list(render_pairs(CONFIG, [SPEC.request(0)], 1, FAKE, start_limit_s=6.0))
+    made = list(render_pairs(CONFIG, [Request(DRAW, 0)], 1, FAKE, start_limit_s=6.0))
     assert [one.idx for one in made] == [0]
     assert (tmp_path / "slow").exists()
 
 
 def test_time_asleep_is_not_held_against_a_worker():
     """A suspended machine must not look like hung workers when it wakes."""
-    pool = supervise._Pool(CONFIG, FAKE, (60.0, 180.0), deque())
+    pool = supervise._Pool(CONFIG, FAKE, (60.0, 180.0), [], 1)
     worker = supervise._Worker(None, None, "", since=pool.last_turn)
     pool.workers.append(worker)
     pool.last_turn -= 1000.0
@@ -206,15 +216,15 @@ def test_deadly_pair_fails_the_run_and_keeps_the_rest(tmp_path, monkeypatch):
 def test_worker_that_cannot_start_says_why(tmp_path):
     command = (sys.executable, "-c", "raise SystemExit('no module here')")
     with pytest.raises(RenderFailed, match=r"did not start.*no module here"):
-        list(render_pairs(CONFIG, [SPEC.request(0)], 1, command))
+        list(render_pairs(CONFIG, [Request(DRAW, 0)], 1, command))
 
 
 def test_no_workers_is_refused_rather_than_waited_for():
     with pytest.raises(ValueError, match="workers=0"):
-        list(render_pairs(CONFIG, [SPEC.request(0)], 0, FAKE))
+        list(render_pairs(CONFIG, [Request(DRAW, 0)], 0, FAKE))
 
 
 def test_python_without_blender_gets_the_remedy(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"bpy.*Python 3.13 and the \[render\] extra"):
-        check_renderer()
+        check_renderer(CONFIG)

@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 
+from dig_jax.data.draws import Draw
 from dig_jax.data.labels import grow, pixel_difference
+from dig_jax.data.look import SceneConfig
 from dig_jax.data.produce import Request
 from dig_jax.data.records import decode
-from dig_jax.data.scene import SceneConfig, plan_from_json
+from dig_jax.data.scene import plan_from_json
 from dig_jax.data.supervise import render_pairs
 
 pytestmark = [
@@ -17,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="no bpy on this Python"),
 ]
 CONFIG = SceneConfig(width=64, height=48, samples=4, max_mask_mismatch=0.02)
-REQUESTS = [Request(seed=0, split="test", idx=idx, k_low=1, k_high=4) for idx in range(5)]
+REQUESTS = [Request(Draw("test", 0, 1, 4), idx) for idx in range(5)]
 
 
 @pytest.fixture(scope="module")

@@ -6,27 +6,14 @@ import json
 import pytest
 
 from dig_jax.config import DataConfig
-from dig_jax.data.differences import draw_task, propose
-from dig_jax.data.scene import (
-    SPLIT_IDS,
-    Rejected,
-    SceneConfig,
-    config_from_json,
-    plan_from_json,
-    plan_to_json,
-    split_id,
-)
+from dig_jax.data.draws import SPLIT_IDS, Draw, split_id
+from dig_jax.data.look import SceneConfig, config_from_json
+from dig_jax.data.produce import plan_pair
+from dig_jax.data.scene import plan_from_json, plan_to_json
 
 
 def some_plan(idx=3, k=3):
-    config = SceneConfig()
-    types = draw_task(0, "test", idx, k, k)
-    for attempt in range(config.attempts):
-        try:
-            return propose(config, 0, "test", idx, attempt, types)[0]
-        except Rejected:
-            continue
-    raise AssertionError("no scene found")
+    return plan_pair(SceneConfig(), Draw("test", 0, k, k), idx).plan
 
 
 def test_plan_survives_json_text():

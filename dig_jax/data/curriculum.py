@@ -55,7 +55,7 @@ def index_table(cfg: Config, sizes: Mapping[str, int]) -> IndexTable:
         if len(draws) and sizes.get(name, 0) < 1:
             raise ValueError(
                 f"curriculum draws {len(draws)} pairs from bucket {name!r}, which has "
-                f"{sizes.get(name, 0)}; make some with `python scripts/make_pairs.py` or set "
+                f"{sizes.get(name, 0)}; make some with `python -m dig_jax.data render` or set "
                 f"its weight to 0"
             )
         offset[draws] = _epochs(len(draws), sizes.get(name, 0), seed=(cfg.seed, number))

@@ -7,9 +7,14 @@ boxes, unchanged by swapping the images. Shadows and reflections are not part of
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from dig_jax.data.scene import Plan, Rejected, SceneConfig
+import numpy as np
+from scipy import ndimage
+
+from dig_jax.data.look import SceneConfig
+from dig_jax.data.scene import Change, Plan, Rejected
+from dig_jax.data.visibility import Forecast
 
 _FAINT = 25  # of 255: the lower level at which residuals are reported
 
@@ -44,19 +49,8 @@ def pixel_difference(image_a: np.ndarray, image_b: np.ndarray) -> np.ndarray:
 
 def largest_blob(mask: np.ndarray) -> int:
     """Pixels in the largest 8-connected part of bool[Y,X]."""
-    left = set(zip(*np.nonzero(mask), strict=True))
-    best = 0
-    while left:
-        queue = [left.pop()]
-        size = 0
-        while queue:
-            row, column = queue.pop()
-            size += 1
-            near = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
-            left -= near
-            queue.extend(near)
-        best = max(best, size)
-    return best
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    return int(np.bincount(parts.ravel())[1:].max()) if count else 0
 
 
 def grow(mask: np.ndarray, radius: int) -> np.ndarray:
@@ -70,80 +64,120 @@ def grow(mask: np.ndarray, radius: int) -> np.ndarray:
     return out
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One rendered picture."""
+
+    image: np.ndarray  # u8[Y,X,3]
+    mask: np.ndarray  # u8[Y,X] thing ids, 0 the ground
+
+
 def certify(
     config: SceneConfig,
     plan: Plan,
-    images: tuple[np.ndarray, np.ndarray],
-    masks: tuple[np.ndarray, np.ndarray],
-    expected: tuple[np.ndarray, np.ndarray],
-    amodal: tuple[dict[int, np.ndarray], dict[int, np.ndarray]],
+    pictures: tuple[Picture, Picture],
+    twin: Picture | None,
+    forecast: Forecast,
 ) -> tuple[list[dict], dict]:
     """Labels of a rendered pair and what else differs in it.
 
-    images    u8[Y,X,3] twice
-    masks     u8[Y,X] twice: rendered thing ids, 0 the ground
-    expected  u8[Y,X] twice: the planner's masks
-    amodal    id -> bool[Y,X] twice: what each thing covers when alone
+    pictures  image A and image B
+    twin      image B once more under A's camera and noise, where B has its own: what changed is
+              measured between A and the twin, where the boxes are on A and B themselves
     ->        (one dict per difference, the residual outside all labels)
 
     Raises Rejected where a difference cannot be seen well or something else differs too much.
     """
-    for mask, plan_mask in zip(masks, expected, strict=True):
-        if np.mean(mask != plan_mask) > config.max_mask_mismatch:
+    for picture, expected in zip(pictures, (forecast.mask_a, forecast.mask_b), strict=True):
+        if np.mean(picture.mask != expected) > config.max_mask_mismatch:
             raise Rejected("mask_mismatch")
-    delta = pixel_difference(*images)
-    labels = [_describe(config, change, delta, masks, amodal) for change in plan.changes]
-    boxes = np.array([label["box"] for label in labels])
-    if ((boxes[:, 2:] - boxes[:, :2]) < config.min_side_px * config.width / 128).any():
-        raise Rejected("rendered_label_small")
-    residual = _residual(config, plan, delta, masks)
-    smallest = min(label["changed_px"] for label in labels)
-    if residual["largest_blob"] > config.max_residual * smallest:
-        raise Rejected("residual")
+    labels, residual = describe(config, plan, pictures, twin, forecast)
+    check_certificates(config, labels, residual)
     return labels, residual
 
 
-def _describe(config: SceneConfig, change, delta, masks, amodal) -> dict:
-    """The label of one change with its certificates."""
-    seen = [mask == change.id for mask in masks]
-    both = seen[0] | seen[1]
-    box = tight_box(both)
-    if box is None:
-        raise Rejected("rendered_change_hidden")
-    changed = both & (delta > config.diff_level)
-    if changed.sum() < config.min_changed * both.sum():
-        raise Rejected(f"faint_{change.type}")
-    tight = box_iou(np.array([tight_box(changed)]), np.array([box]))[0, 0]
-    if tight < config.min_tight_iou:
-        raise Rejected("changed_px_not_tight")
+def describe(
+    config: SceneConfig,
+    plan: Plan,
+    pictures: tuple[Picture, Picture],
+    twin: Picture | None,
+    forecast: Forecast,
+) -> tuple[list[dict], dict]:
+    """`certify`'s results without its verdict: a pure measurement, which `verify` repeats."""
+    aligned = (pictures[0], twin or pictures[1])
+    delta = pixel_difference(*(picture.image for picture in aligned))
+    labels = [
+        _where(change, pictures, (forecast.amodal_a, forecast.amodal_b))
+        | _how_much(config, change, delta, aligned)
+        for change in plan.changes
+    ]
+    return labels, _residual(config, plan, delta, aligned)
+
+
+def check_certificates(config: SceneConfig, labels: list[dict], residual: dict) -> None:
+    """Raises Rejected, naming the rule, where some measured figure is out of bounds."""
+    for label in labels:
+        if label["box"] is None:
+            raise Rejected("rendered_change_hidden")
+        x0, y0, x1, y1 = label["box"]
+        if min(x1 - x0, y1 - y0) < config.min_side_px * config.width / 128:
+            raise Rejected("rendered_label_small")
+        if label["changed_frac"] < config.min_changed:
+            raise Rejected(f"faint_{label['type']}")
+        if label["changed_iou"] < config.min_tight_iou:
+            raise Rejected("changed_px_not_tight")
+    if not labels and residual["max"]:
+        raise Rejected("identical_pair_differs")
+    smallest = min((label["changed_px"] for label in labels), default=0)
+    if residual["largest_blob"] > config.max_residual * smallest:
+        raise Rejected("residual")
+
+
+def _where(change: Change, pictures: tuple[Picture, Picture], amodal) -> dict:
+    """Boxes and visibility of one change in both images."""
+    seen = [picture.mask == change.id for picture in pictures]
     label = {
         "id": change.id,
         "type": change.type,
         "from": change.before,
         "to": change.after,
-        "box": box,
-        "changed_px": int(changed.sum()),
-        "mean_absdiff": round(float(delta[both].mean()), 2),
+        "box": tight_box(seen[0] | seen[1]),
     }
     for side, mask, alone in zip("ab", seen, amodal, strict=True):
         whole = alone.get(change.id)
+        count, full = int(mask.sum()), 0 if whole is None else int(whole.sum())
         label[f"box_{side}"] = tight_box(mask)
         label[f"amodal_{side}"] = None if whole is None else tight_box(whole)
-        label[f"visible_px_{side}"] = int(mask.sum())
-        label[f"visible_frac_{side}"] = (
-            None if whole is None else round(float(mask.sum() / max(whole.sum(), 1)), 4)
-        )
+        label[f"visible_px_{side}"] = count
+        # the caster's ideal shapes may be a pixel smaller than the meshes
+        label[f"visible_frac_{side}"] = round(min(count / full, 1.0), 4) if full else None
     return label
 
 
-def _residual(config: SceneConfig, plan: Plan, delta: np.ndarray, masks) -> dict:
+def _how_much(config: SceneConfig, change: Change, delta, aligned: tuple[Picture, Picture]) -> dict:
+    """How many pixels of one change differ, how much, and whether their box is the label's."""
+    both = (aligned[0].mask == change.id) | (aligned[1].mask == change.id)
+    changed = both & (delta > config.diff_level)
+    boxes = tight_box(both), tight_box(changed)
+    overlap = 0.0 if None in boxes else box_iou(*(np.array([box]) for box in boxes))[0, 0]
+    return {
+        "changed_px": int(changed.sum()),
+        "changed_frac": round(float(changed.sum() / max(both.sum(), 1)), 4),
+        "changed_iou": round(float(overlap), 4),
+        "mean_absdiff": round(float(delta[both].mean()), 2) if both.any() else 0.0,
+    }
+
+
+def _residual(config: SceneConfig, plan: Plan, delta: np.ndarray, aligned) -> dict:
     """How much differs outside the changed things, grown by 2 px: shadows, reflections."""
     ids = list(plan.changed_ids)
-    inside = np.isin(masks[0], ids) | np.isin(masks[1], ids)
+    inside = np.isin(aligned[0].mask, ids) | np.isin(aligned[1].mask, ids)
     rest = np.where(grow(inside, 2), 0, delta)
     return {
         "mean": round(float(rest.mean()), 3),
+        "max": int(rest.max()),
         "share_over_level": round(float(np.mean(rest > config.diff_level)), 5),
+        "share_faint": round(float(np.mean(rest > _FAINT)), 5),
         "largest_blob_faint": largest_blob(rest > _FAINT),
         "largest_blob": largest_blob(rest > config.residual_level),
     }

@@ -94,7 +94,7 @@ class PairSource:
                 raise ValueError(
                     f"{name} is {size} px ({got.dtype}, shape {got.shape}), but "
                     f"data.image_width x image_height is {want[1]}x{want[0]}; render the split "
-                    f"at that size with `python scripts/make_pairs.py` or change the config"
+                    f"at that size with `python -m dig_jax.data render` or change the config"
                 )
         if len(pair.boxes_px) > self._cfg.max_boxes:
             raise ValueError(
@@ -203,8 +203,8 @@ def _check_enough(cfg: Config, split: str, source: PairSource) -> None:
     if len(source) < cfg.eval.pairs:
         raise ValueError(
             f"eval.pairs={cfg.eval.pairs}, but {Path(cfg.data.root) / split} holds "
-            f"{len(source)}; make more with `python scripts/make_pairs.py --root "
-            f"{cfg.data.root} --split {split} ...` or use --set eval.pairs={len(source)}"
+            f"{len(source)}; make more with `python -m dig_jax.data render "
+            f"--root {cfg.data.root} --split {split} ...` or use --set eval.pairs={len(source)}"
         )
 
 

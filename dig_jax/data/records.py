@@ -4,8 +4,9 @@
     <root>/<split>/pairs-00000-of-00004.json          its count, sha256, settings, counters
     <root>/<split>/manifest.json                      all of them, versions and totals
 
-A shard has its final name only when it is whole: it is written as `.tmp`, closed, re-opened and
-counted (an ArrayRecord file that was never closed opens without an error and has 0 records).
+A shard has its final name only when it is whole: it is written as `.tmp-HOST-PID`, closed,
+re-opened and counted (an ArrayRecord file that was never closed opens without an error and has
+0 records).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import hashlib
 import io
 import json
 import os
+import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +25,11 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
 
+from dig_jax.data import machine
+
 MANIFEST = "manifest.json"
-_FIELDS = ("image_a", "image_b", "mask_a", "mask_b", "meta")
+_TMP = ".tmp-"
+_IMAGES = ("image_a", "image_b", "mask_a", "mask_b")
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,9 @@ class Pair:
 
     image_a: np.ndarray  # u8[Y,X,3]
     image_b: np.ndarray
-    mask_a: np.ndarray  # u8[Y,X] thing ids, 0 the ground
-    mask_b: np.ndarray
-    meta: dict  # the plan, plus differences, residual, width, height
+    mask_a: np.ndarray | None  # u8[Y,X] thing ids, 0 the ground; None where nobody knows them
+    mask_b: np.ndarray | None
+    meta: dict  # differences, width, height, and for rendered pairs the plan and certificates
 
     @property
     def boxes_px(self) -> np.ndarray:
@@ -45,7 +51,8 @@ class Pair:
 
 def encode(pair: Pair) -> bytes:
     """Bytes of a record; equal pairs give equal bytes."""
-    fields = {name: _png(getattr(pair, name)) for name in _FIELDS[:4]}
+    arrays = {name: getattr(pair, name) for name in _IMAGES}
+    fields = {name: _png(array) for name, array in arrays.items() if array is not None}
     fields["meta"] = json.dumps(pair.meta, separators=(",", ":"))
     return msgpack.packb(fields)
 
@@ -54,10 +61,29 @@ def decode(record: bytes) -> Pair:
     """Inverse of `encode`; raises ValueError where the bytes are not a record."""
     try:
         fields = msgpack.unpackb(record)
-        images = {name: np.array(Image.open(io.BytesIO(fields[name]))) for name in _FIELDS[:4]}
-        return Pair(**images, meta=json.loads(fields["meta"]))
+        arrays = {name: _pixels(fields[name]) for name in _IMAGES[:2]}
+        arrays |= {name: _pixels(fields[name]) if name in fields else None for name in _IMAGES[2:]}
+        return Pair(**arrays, meta=json.loads(fields["meta"]))
     except Exception as error:  # every codec has its own exception type
         raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
+
+
+def decode_meta(record: bytes) -> dict:
+    """A record's meta alone, without decoding a picture."""
+    try:
+        return json.loads(msgpack.unpackb(record)["meta"])
+    except Exception as error:
+        raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
+
+
+def pixel_hashes(pair: Pair) -> dict[str, str]:
+    """Name -> 16 hex digits of the sha256 of the pixels of every picture that a pair has."""
+    arrays = {name: getattr(pair, name) for name in _IMAGES}
+    return {
+        name: hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        for name, array in arrays.items()
+        if array is not None
+    }
 
 
 def shard_name(index: int, count: int) -> str:
@@ -73,19 +99,69 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_sidecar(shard: Path) -> dict | None:
+    """What the sidecar of a shard tells; None where there is none that can be read."""
+    try:
+        return json.loads(sidecar(shard).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def is_whole(shard: Path, entry: dict) -> bool:
+    """Whether a shard still is what its sidecar tells."""
+    return (
+        shard.is_file()
+        and file_sha256(shard) == entry["sha256"]
+        and count_records(shard) == entry["count"]
+    )
+
+
 def write_shard(path: Path, records: list[bytes], facts: dict) -> dict:
-    """Write, close, re-open, count, rename; then the sidecar with `facts`. Returns the sidecar."""
-    tmp = path.with_name(path.name + ".tmp")
-    writer = ArrayRecordWriter(str(tmp), "group_size:1")
+    """Write, close, re-open, count, rename; then the sidecar with `facts`. Returns the sidecar.
+
+    Raises OSError, and leaves nothing, where the disk cannot take it.
+    """
+    tmp = temporary(path)
+    try:
+        _write_records(tmp, records)
+        entry = {"file": path.name, "count": len(records), "sha256": file_sha256(tmp), **facts}
+        sidecar(path).unlink(missing_ok=True)  # never beside a file it does not describe
+        os.replace(tmp, path)
+        write_json(sidecar(path), entry)
+    except Exception as error:  # array_record has no exception type of its own
+        tmp.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        size = sum(map(len, records))
+        raise OSError(
+            f"{path} of {size / 1e6:.1f} MB could not be written ({error}); the disk has "
+            f"{free / 1e6:.1f} MB left; whole shards are kept, free some space and run the same "
+            "command again"
+        ) from error
+    return entry
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that no other process writes to."""
+    return path.with_name(f"{path.name}{_TMP}{platform.node()}-{os.getpid()}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files of processes of this machine that are no longer there."""
+    for path in folder.glob(f"*{_TMP}{platform.node()}-*"):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdigit() and not machine.is_running(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _write_records(path: Path, records: list[bytes]) -> None:
+    writer = ArrayRecordWriter(str(path), "group_size:1")
     for record in records:
         writer.write(record)
     writer.close()
-    if count_records(tmp) != len(records):
-        raise OSError(f"{tmp} holds {count_records(tmp)} records after writing {len(records)}")
-    os.replace(tmp, path)
-    entry = {"file": path.name, "count": len(records), "sha256": file_sha256(path), **facts}
-    write_json(sidecar(path), entry)
-    return entry
+    if count_records(path) != len(records):
+        raise OSError(f"{count_records(path)} of {len(records)} records arrived")
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def count_records(path: Path) -> int:
@@ -134,9 +210,9 @@ def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = T
 
 def _command_for(folder: Path) -> str:
     """The command that makes a split, and the one that makes it with its siblings."""
-    presets = {"base": "tiny-base", "dev": "tiny-base"}
-    presets |= dict.fromkeys(("single", "dual", "mixed", "heldout"), "tiny-quickstart")
-    program = f"python scripts/make_pairs.py --root {folder.parent}"
+    presets = {"base": "base", "dev": "base"}
+    presets |= dict.fromkeys(("single", "dual", "mixed", "heldout"), "quickstart")
+    program = f"python -m dig_jax.data render --root {folder.parent}"
     command = f"`{program} --split {folder.name} --pairs N --k K`"
     preset = presets.get(folder.name)
     return f"{command} or `{program} --preset {preset}`" if preset else command
@@ -176,9 +252,13 @@ def _first_bad(path: Path) -> str:
 
 def write_json(path: Path, value: dict) -> None:
     """Write whole or not at all."""
-    tmp = path.with_name(path.name + ".tmp")
+    tmp = temporary(path)
     tmp.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(tmp, path)
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(png)))
 
 
 def _png(array: np.ndarray) -> bytes:

@@ -1,35 +1,25 @@
-"""The render worker: a program of its own, the only file that imports Blender.
+"""The Blender worker: a program of its own, the only file that imports Blender.
 
     python -m dig_jax.data.render
 
-It reads one JSON job per line from stdin and answers one JSON line per job on what was stdout
-at the start; Blender itself prints to that descriptor, so it is given /dev/null afterwards.
-bpy is GPL, wants one exact Python minor and edits sys.path: nothing else ever imports this.
-
-First line in: {"config": {...SceneConfig}, "scratch": a folder to use and remove}.
-Then {"seed", "split", "idx", "k_low", "k_high"}.
-Out: {"ready": version}, then {"idx", "record": base64, "dropped": {...}, "cpu_s"} or
-{"idx", "failed": text}.
+`worker` has the protocol. bpy is GPL, wants one exact Python minor and edits sys.path: nothing
+else ever imports this.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import shutil
-import sys
-import time
 from pathlib import Path
 
 import bpy
 import numpy as np
 from mathutils import Vector
 
+from dig_jax.data.colors import to_srgb
 from dig_jax.data.exr import read_exr
-from dig_jax.data.produce import Exhausted, Request, make_pair
-from dig_jax.data.records import encode
-from dig_jax.data.scene import COLORS, MATERIALS, Plan, SceneConfig, Thing, config_from_json
+from dig_jax.data.look import SceneConfig
+from dig_jax.data.produce import Renderer
+from dig_jax.data.scene import COLORS, MATERIALS, Shot, Thing
+from dig_jax.data.worker import serve
 
 _LIGHTS = {"key": (700.0, 2.0), "fill": (250.0, 4.0), "back": (300.0, 1.5)}  # W, disk size
 _GROUND_ALBEDO = 0.42
@@ -58,23 +48,23 @@ class Studio:
         bpy.context.scene.camera = self.camera
         self.slots = [self._add_slot(i + 1) for i in range(config.max_things)]
 
-    def render(self, plan: Plan, things: tuple[Thing, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Image u8[Y,X,3] in sRGB and thing ids u8[Y,X] of one side of a plan."""
-        self.camera.data.lens, self.camera.data.sensor_width = plan.camera.lens, plan.camera.sensor
-        _aim(self.camera, plan.camera.location, plan.camera.look_at)
-        for name, location in plan.lights:
+    def render(self, shot: Shot) -> tuple[np.ndarray, np.ndarray]:
+        """Image u8[Y,X,3] in sRGB and thing ids u8[Y,X] of one shot."""
+        self.camera.data.lens, self.camera.data.sensor_width = shot.camera.lens, shot.camera.sensor
+        _aim(self.camera, shot.camera.location, shot.camera.look_at)
+        for name, location in shot.lights:
             _aim(self.lights[name], location, (0.0, 0.0, 0.0))
-        present = {thing.id: thing for thing in things}
+        present = {thing.id: thing for thing in shot.things}
         for slot in self.slots:
             thing = present.get(slot.pass_index)
             slot.hide_render = thing is None
             if thing is not None:
                 self._dress(slot, thing)
-        bpy.context.scene.cycles.seed = plan.render_seed
+        bpy.context.scene.cycles.seed = shot.seed
         bpy.ops.render.render(write_still=True)
         channels = read_exr(self.path)
         linear = np.stack([channels[f"L.Combined.{c}"] for c in "RGB"], -1)
-        return _to_srgb(linear), np.rint(channels["L.Object Index.X"]).astype(np.uint8)
+        return to_srgb(linear), np.rint(channels["L.Object Index.X"]).astype(np.uint8)
 
     def _add_slot(self, thing_id: int):
         slot = bpy.data.objects.new(f"thing{thing_id}", self.meshes["cube"])
@@ -191,39 +181,10 @@ def _bevelled(width: float, segments: int):
     return mesh
 
 
-def _to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Scene-linear to u8 by the plain sRGB curve (no AgX, no dither)."""
-    x = np.clip(linear.astype(np.float64), 0.0, 1.0)
-    curve = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    return np.rint(255 * curve).astype(np.uint8)
-
-
-def answer(studio: Studio, job: dict) -> dict:
-    """One job's reply."""
-    start = time.process_time()
-    try:
-        pair, dropped = make_pair(studio.config, Request(**job), studio.render)
-    except Exhausted as error:
-        return {"idx": job["idx"], "failed": str(error)}
-    record = base64.b64encode(encode(pair)).decode()
-    seconds = round(time.process_time() - start, 4)
-    return {"idx": job["idx"], "record": record, "dropped": dict(dropped), "cpu_s": seconds}
-
-
-def main() -> None:
-    """Serve jobs until stdin closes."""
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    first = json.loads(sys.stdin.readline())
-    scratch = Path(first["scratch"])
-    try:
-        studio = Studio(config_from_json(first["config"]), scratch / "pair.exr")
-        print(json.dumps({"ready": bpy.app.version_string}), file=channel)
-        for line in sys.stdin:
-            print(json.dumps(answer(studio, json.loads(line))), file=channel)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def start(config: SceneConfig, scratch: Path) -> tuple[Renderer, str]:
+    """A renderer for `worker.serve`, and Blender's version."""
+    return Studio(config, scratch / "pair.exr").render, bpy.app.version_string
 
 
 if __name__ == "__main__":
-    main()
+    serve(start)

@@ -1,4 +1,4 @@
-"""What a difference pair is before it is rendered: settings, things, plans, and their JSON.
+"""What a difference pair is before it is rendered: things, changes, shots, plans, their JSON.
 
 A `Plan` is the source of truth of one pair: every sampled float is in it, so images and masks
 are a pure function of (plan, width, height, samples). Nothing here imports Blender or JAX.
@@ -7,11 +7,10 @@ are a pure function of (plan, width, height, samples). Nothing here imports Blen
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
+from typing import Literal
 
-SCHEMA = 1
+SCHEMA = 2
 SHAPES = ("cube", "sphere", "cylinder")
 MATERIALS = ("rubber", "metal")
 # CLEVR's palette. Its bytes are used as *linear* RGB there and here, so things look lighter.
@@ -26,18 +25,7 @@ COLORS = {
     "yellow": (255, 238, 51),
 }
 TYPES = ("color", "material", "size", "shape", "add", "remove")
-# A split's id enters every random seed, so no two splits share a scene at equal --seed.
-# Evaluation splits live in their own range; ids are never reused or renumbered.
-SPLIT_IDS = {
-    "base": 1,
-    "single": 2,
-    "dual": 3,
-    "mixed": 4,
-    "test": 99,
-    "dev": 1001,
-    "heldout": 1002,
-}
-IMAGE_MULTIPLE = 16  # patch 8 x merge 2 of the tiny model; 16 x 2 needs multiples of 32
+Side = Literal["a", "b", "twin"]
 
 
 class Rejected(Exception):
@@ -46,80 +34,6 @@ class Rejected(Exception):
     def __init__(self, reason: str):
         super().__init__(reason)
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """How scenes look and what is accepted; the defaults are the tiny look.
-
-    Pixel thresholds marked (320x240) scale with the image's area.
-    """
-
-    width: int = 96  # px, a multiple of IMAGE_MULTIPLE; as DataConfig's (a test compares)
-    height: int = 64
-    samples: int = 8  # Cycles samples per pixel, denoised afterwards
-    lens: float = 48.0  # mm on a 32 mm sensor, horizontal fit
-    sensor: float = 32.0
-    sizes: tuple[tuple[str, float], ...] = (("large", 0.85), ("medium", 0.55))  # radius, units
-    spare_low: int = 2  # things that do not change: between spare_low and spare_high
-    spare_high: int = 4
-    max_things: int = 7  # in both images together; wins over spare_high
-    half_width: float = 2.7  # ground area offered for placement, across the view
-    depth_low: float = -3.0  # and along it, towards the camera is negative
-    depth_high: float = 3.4
-    gap: float = 0.15  # units between two things' radii, in both images
-    tries: int = 60  # positions offered to one thing before the scene is dropped
-    attempts: int = 60  # scenes per index before the index fails
-    camera_jitter: float = 0.5
-    light_jitter: float = 1.0
-    min_side_px: int = 8  # shortest label side at width 128; scales with width
-    min_thing_px: int = 180  # visible pixels of every thing (320x240)
-    min_visible: float = 0.5  # visible share of a changed thing, in every image it is in
-    max_label_iou: float = 0.5  # two labels overlapping more than this are ambiguous
-    diff_level: int = 12  # of 255: a pixel counts as changed above it
-    min_changed: float = 0.25  # share of a label's mask that must have changed
-    min_tight_iou: float = 0.7  # box of changed pixels in the mask against the label
-    max_mask_mismatch: float = 0.008  # share of pixels where renderer and planner disagree
-    residual_level: int = 50  # of 255, outside labelled masks
-    max_residual: float = 0.5  # largest outside blob over the smallest label's changed px
-
-    def __post_init__(self):
-        for name in ("width", "height"):
-            value = getattr(self, name)
-            if value <= 0 or value % IMAGE_MULTIPLE:
-                near = max(IMAGE_MULTIPLE, round(value / IMAGE_MULTIPLE) * IMAGE_MULTIPLE)
-                raise ValueError(
-                    f"{name}={value} is not a multiple of {IMAGE_MULTIPLE} (patch 8 x merge 2); "
-                    f"use {near}"
-                )
-        if self.samples < 1:
-            raise ValueError(f"samples={self.samples} must be at least 1; the tiny look uses 8")
-        if not 2 <= self.spare_low <= self.spare_high:
-            raise ValueError(
-                f"spare_low={self.spare_low}, spare_high={self.spare_high}: at least 2 things "
-                "must stay unchanged and the range must not be empty"
-            )
-
-    def check_k(self, low: int, high: int) -> None:
-        """Refuse a range of difference counts that the scene has no room for."""
-        most = self.max_things - self.spare_low
-        if not 1 <= low <= high or high > most:
-            raise ValueError(
-                f"k={low}..{high} must be 1 <= k <= k_max <= {most}: of max_things="
-                f"{self.max_things} things, spare_low={self.spare_low} must stay unchanged; "
-                "ask for fewer differences or raise max_things"
-            )
-
-    def fingerprint(self) -> str:
-        """Twelve hex digits that change when any setting or the schema does."""
-        text = json.dumps([SCHEMA, dataclasses.asdict(self)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def config_from_json(fields: dict) -> SceneConfig:
-    """Inverse of `dataclasses.asdict` after a trip through JSON."""
-    sizes = tuple((str(name), float(radius)) for name, radius in fields["sizes"])
-    return SceneConfig(**{**fields, "sizes": sizes})
 
 
 @dataclass(frozen=True)
@@ -134,6 +48,10 @@ class Thing:
     radius: float  # scene units; a cube's half edge is radius / sqrt 2
     theta: float  # radians about the vertical
     xy: tuple[float, float]
+
+    @property
+    def combo(self) -> str:
+        return f"{self.color} {self.shape}"
 
     @property
     def name(self) -> str:
@@ -164,6 +82,16 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Shot:
+    """One picture to take: all that a renderer needs to know."""
+
+    camera: Camera
+    lights: tuple[tuple[str, tuple[float, float, float]], ...]
+    things: tuple[Thing, ...]
+    seed: int  # of the renderer's noise
+
+
+@dataclass(frozen=True)
 class Plan:
     """One pair, ready to render."""
 
@@ -177,6 +105,21 @@ class Plan:
     a: tuple[Thing, ...]
     b: tuple[Thing, ...]
     changes: tuple[Change, ...]
+    render_seed_b: int | None = None  # image B's own noise; None: that of A
+    camera_b: Camera | None = None  # image B's own camera; None: that of A
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether both images have one camera and one noise, so that pixels can be compared."""
+        return self.camera_b is None and self.render_seed_b is None
+
+    def shot(self, side: Side) -> Shot:
+        """Image A, image B, or B's twin: B's things under A's camera and noise."""
+        things = self.a if side == "a" else self.b
+        if side != "b" or self.is_aligned:
+            return Shot(self.camera, self.lights, things, self.render_seed)
+        seed = self.render_seed if self.render_seed_b is None else self.render_seed_b
+        return Shot(self.camera_b or self.camera, self.lights, things, seed)
 
     @property
     def changed_ids(self) -> tuple[int, ...]:
@@ -188,6 +131,8 @@ class Plan:
         back = tuple(
             Change(c.id, names.get(c.type, c.type), c.after, c.before) for c in self.changes
         )
+        if not self.is_aligned:
+            raise ValueError(f"{self.split} {self.idx} is not aligned; only aligned pairs swap")
         return dataclasses.replace(self, a=self.b, b=self.a, changes=back)
 
 
@@ -213,7 +158,9 @@ def plan_from_json(fields: dict) -> Plan:
         seed=fields["seed"],
         attempt=fields["attempt"],
         render_seed=fields["render_seed"],
-        camera=Camera(**{**fields["camera"], **_tuples(fields["camera"], "location", "look_at")}),
+        render_seed_b=fields["render_seed_b"],
+        camera=_camera(fields["camera"]),
+        camera_b=_camera(fields["camera_b"]),
         lights=tuple((name, tuple(at)) for name, at in fields["lights"].items()),
         a=tuple(Thing(**{**thing, **_tuples(thing, "xy")}) for thing in fields["a"]),
         b=tuple(Thing(**{**thing, **_tuples(thing, "xy")}) for thing in fields["b"]),
@@ -221,11 +168,8 @@ def plan_from_json(fields: dict) -> Plan:
     )
 
 
-def split_id(split: str) -> int:
-    """The number that enters the seeds of a split."""
-    if split not in SPLIT_IDS:
-        raise ValueError(f"split={split!r} is unknown; choose one of {', '.join(SPLIT_IDS)}")
-    return SPLIT_IDS[split]
+def _camera(fields: dict | None) -> Camera | None:
+    return fields and Camera(**{**fields, **_tuples(fields, "location", "look_at")})
 
 
 def _tuples(fields: dict, *names: str) -> dict:

@@ -1,63 +1,30 @@
-"""Render a whole split: shards, resume, manifest.
+"""Render a split: shards as independent units, resume, manifest.
 
-Shards that are whole are skipped when the same command runs again; a shard is whole when its
-sidecar tells the same settings and the file still has the sidecar's sha256 and count. Killing
-the run at any moment loses only the pairs of unfinished shards.
+A shard is addressed by its index and is whole when its sidecar tells the same settings and the
+file still has the sidecar's sha256 and count. Whole shards are skipped when the same command
+runs again; killing a run at any moment loses only the pairs of unfinished shards. Any number of
+processes may make different shards of one split at once: each names all of them in the
+manifest once they are there.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import platform
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-import dig_jax
-from dig_jax.data import records
+from dig_jax.data import manifest, plans, records
+from dig_jax.data.draws import SplitSpec
+from dig_jax.data.look import SceneConfig
 from dig_jax.data.produce import Request
-from dig_jax.data.scene import SceneConfig, split_id
-from dig_jax.data.supervise import WORKER, Made, check_renderer, render_pairs
+from dig_jax.data.supervise import Made, RenderFailed, check_renderer, render_pairs
 
 # (pairs done, pairs in all, what just happened or "")
 Report = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class SplitSpec:
-    """What a split holds; equal specs give equal pairs."""
-
-    split: str
-    pairs: int
-    seed: int
-    k_low: int
-    k_high: int
-    shard_pairs: int = 64
-
-    def __post_init__(self):
-        split_id(self.split)
-        for name in ("pairs", "shard_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must not be negative")
-
-    @property
-    def shard_count(self) -> int:
-        return -(-self.pairs // self.shard_pairs)
-
-    def shard_range(self, shard: int) -> range:
-        """The indices in one shard."""
-        first = shard * self.shard_pairs
-        return range(first, min(first + self.shard_pairs, self.pairs))
-
-    def request(self, idx: int) -> Request:
-        return Request(self.seed, self.split, idx, self.k_low, self.k_high)
+_MANIFEST_EVERY_S = 30.0
+_PNG_BYTES_PER_PX = 1.0  # of two images and two masks, per pixel and image; .8 measured at 128x96
 
 
 def render_split(
@@ -66,132 +33,128 @@ def render_split(
     config: SceneConfig,
     workers: int,
     report: Report,
-    command: tuple[str, ...] = WORKER,
+    command: tuple[str, ...] | None = None,
+    shards: Iterable[int] | None = None,
 ) -> dict:
     """Make what is missing of `<root>/<split>`; returns the manifest.
 
-    command   the worker program; anything but WORKER is for tests
+    command   the worker program, for tests; None = that of config.renderer
+    shards    only these; None = all
 
-    Raises before rendering where the request cannot be met (no bpy, K too large, a folder with
-    a different split in it) and RenderFailed afterwards where a shard is missing.
+    Raises before rendering where the request cannot be met (no bpy, K too large, a full disk,
+    a folder with a different split in it) and RenderFailed afterwards where a shard is missing.
     """
-    config.check_k(spec.k_low, spec.k_high)
+    config.check_draw(spec.draw)
     folder = Path(root) / spec.split
-    entries = finished_shards(folder, spec, config)
-    missing = [shard for shard in range(spec.shard_count) if shard not in entries]
+    wanted = list(range(spec.shard_count) if shards is None else shards)
+    entries = finished_shards(folder, spec, config, wanted)
+    missing = [shard for shard in wanted if shard not in entries]
     done = sum(entry["count"] for entry in entries.values())
-    report(done, spec.pairs, "")
+    total = sum(len(spec.shard_range(shard)) for shard in wanted)
+    report(done, total, "")
     if missing:
-        if command == WORKER:
-            check_renderer()
+        if command is None:
+            check_renderer(config)
         folder.mkdir(parents=True, exist_ok=True)
-        requests = [spec.request(idx) for shard in missing for idx in spec.shard_range(shard)]
-        waiting: dict[int, dict[int, Made]] = {shard: {} for shard in missing}
-        for made in render_pairs(config, requests, workers, command):
-            done += 1
-            shard = made.idx // spec.shard_pairs
-            waiting[shard][made.idx] = made
-            note = ""
-            if len(waiting[shard]) == len(spec.shard_range(shard)):
-                entries[shard] = _write(folder, spec, config, shard, waiting.pop(shard))
-                _write_manifest(folder, spec, config, entries)
-                note = f"{entries[shard]['file']} written"
-            report(done, spec.pairs, note)
-    return _write_manifest(folder, spec, config, entries)
+        records.remove_leftovers(folder)
+        _check_room(folder, config, total - done)
+        made = render_pairs(config, _requests(folder, spec, config, missing), workers, command)
+        try:
+            for note in _into_shards(folder, spec, config, missing, made):
+                done += 1
+                report(done, total, note)
+        finally:  # what is whole is told, whatever stopped the rest
+            manifest.write_manifest(folder, spec, config)
+    summary = manifest.write_manifest(folder, spec, config)
+    _check_complete(folder, spec, wanted)
+    return summary
 
 
-def finished_shards(folder: Path, spec: SplitSpec, config: SceneConfig) -> dict[int, dict]:
-    """Sidecars of the shards that are whole, by shard number.
+def finished_shards(
+    folder: Path, spec: SplitSpec, config: SceneConfig, shards: Iterable[int]
+) -> dict[int, dict]:
+    """Sidecars of those of the shards that are whole, by shard number.
 
     Raises FileExistsError where the folder holds shards of another request, so that two kinds
     of pairs never mix in one split.
     """
-    names = {records.shard_name(i, spec.shard_count): i for i in range(spec.shard_count)}
+    identity = manifest.request_identity(spec, config)
+    names = {records.shard_name(shard, spec.shard_count) for shard in range(spec.shard_count)}
+    for path in folder.glob("pairs-*.arrayrecord"):
+        if path.name not in names:
+            raise _other_request(path, records.read_sidecar(path), identity)
     entries = {}
-    for path in sorted(folder.glob("pairs-*.arrayrecord")):
-        known = records.sidecar(path)
-        entry = json.loads(known.read_text()) if known.is_file() else None
-        other = path.name not in names or (entry and entry["request"] != _identity(spec, config))
-        if other:
-            raise FileExistsError(
-                f"{path} was made by another request "
-                f"({(entry or {}).get('request', 'unknown')}); this one is "
-                f"{_identity(spec, config)}; choose another --root or delete {folder}"
-            )
-        if (
-            entry
-            and entry["sha256"] == records.file_sha256(path)
-            and (entry["count"] == records.count_records(path))
-        ):
-            entries[names[path.name]] = entry
+    for shard in shards:
+        path = folder / records.shard_name(shard, spec.shard_count)
+        entry = records.read_sidecar(path)
+        if entry is None:
+            continue
+        if entry["request"] != identity:
+            raise _other_request(path, entry, identity)
+        if records.is_whole(path, entry):
+            entries[shard] = entry
     return entries
-
-
-def _identity(spec: SplitSpec, config: SceneConfig) -> dict:
-    """What must be equal for two shards to belong together."""
-    return {**dataclasses.asdict(spec), "look": config.fingerprint()}
-
-
-def _write(folder, spec, config, shard: int, made: dict[int, Made]) -> dict:
-    """Write one shard in index order, with its counters."""
-    ordered = [made[idx] for idx in spec.shard_range(shard)]
-    metas = [records.decode(one.record).meta for one in ordered]
-    differences = [difference for meta in metas for difference in meta["differences"]]
-    facts = {
-        "request": _identity(spec, config),
-        "renderer": sorted({one.renderer for one in ordered}),
-        "cpu_s": round(sum(one.cpu_s for one in ordered), 2),
-        "dropped": dict(sum((one.dropped for one in ordered), Counter())),
-        "k": _histogram(meta["k"] for meta in metas),
-        "types": _histogram(difference["type"] for difference in differences),
-        "things": _histogram(len(meta["a"]) for meta in metas),
-        "label_width_px": _histogram(d["box"][2] - d["box"][0] for d in differences),
-        "residual_mean": round(float(np.mean([m["residual"]["mean"] for m in metas])), 4),
-    }
-    path = folder / records.shard_name(shard, spec.shard_count)
-    return records.write_shard(path, [one.record for one in ordered], facts)
-
-
-def _write_manifest(folder: Path, spec: SplitSpec, config: SceneConfig, entries: dict) -> dict:
-    """Versions, settings, totals, and every finished shard's name, count and sha256."""
-    shards = [entries[shard] for shard in sorted(entries)]
-    pairs = sum(entry["count"] for entry in shards)
-    cpu_s = sum(entry["cpu_s"] for entry in shards)
-    manifest = {
-        "complete": len(shards) == spec.shard_count,
-        "pairs": pairs,
-        "shard_count": spec.shard_count,
-        "request": dataclasses.asdict(spec),
-        "settings": dataclasses.asdict(config),
-        "versions": {
-            "dig_jax": dig_jax.__version__,
-            "bpy": sorted({version for entry in shards for version in entry["renderer"]}),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "cpu_s": round(cpu_s, 1),
-        "cpu_s_per_pair": round(cpu_s / max(pairs, 1), 4),
-        **{
-            name: _total(entry[name] for entry in shards)
-            for name in ("k", "types", "things", "label_width_px", "dropped")
-        },
-        "shards": [{name: e[name] for name in ("file", "count", "sha256")} for e in shards],
-    }
-    records.write_json(folder / records.MANIFEST, manifest)
-    return manifest
-
-
-def _histogram(values) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(Counter(values).items())}
-
-
-def _total(histograms) -> dict[str, int]:
-    total: Counter = Counter()
-    for histogram in histograms:
-        total.update(histogram)
-    return dict(sorted(total.items(), key=lambda item: (len(item[0]), item[0])))
 
 
 def default_workers() -> int:
     """One worker per core this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _requests(folder: Path, spec: SplitSpec, config: SceneConfig, shards) -> Iterator[Request]:
+    """The pairs of these shards in order, with their plans where `plan` has written them."""
+    identity = manifest.request_identity(spec, config)
+    for shard in shards:
+        planned = plans.read_plans(folder, shard, spec.shard_count, identity)
+        for idx in spec.shard_range(shard):
+            yield Request(spec.draw, idx, planned.get(idx))
+
+
+def _into_shards(folder, spec, config, missing, made: Iterator[Made]) -> Iterator[str]:
+    """Collect pairs and write each shard as soon as it is full; what happened, once per pair."""
+    waiting: dict[int, dict[int, Made]] = {shard: {} for shard in missing}
+    written_s = -_MANIFEST_EVERY_S
+    for one in made:
+        shard, note = one.idx // spec.shard_pairs, ""
+        waiting[shard][one.idx] = one
+        if len(waiting[shard]) == len(spec.shard_range(shard)):
+            note = f"{_write(folder, spec, config, shard, waiting.pop(shard))} written"
+            if time.monotonic() - written_s >= _MANIFEST_EVERY_S:
+                manifest.write_manifest(folder, spec, config)
+                written_s = time.monotonic()
+        yield note
+
+
+def _write(folder, spec, config, shard: int, made: dict[int, Made]) -> str:
+    """Write one shard in index order; returns its name."""
+    ordered = [made[idx] for idx in spec.shard_range(shard)]
+    path = folder / records.shard_name(shard, spec.shard_count)
+    facts = manifest.shard_facts(spec, config, ordered)
+    records.write_shard(path, [one.record for one in ordered], facts)
+    return path.name
+
+
+def _check_complete(folder: Path, spec: SplitSpec, wanted: list[int]) -> None:
+    """A shard that went missing behind our back fails the run."""
+    entries = manifest.known_entries(folder, spec)
+    lost = [records.shard_name(i, spec.shard_count) for i in wanted if i not in entries]
+    if lost:
+        raise RenderFailed(f"{folder}: {len(lost)} shards are missing: {', '.join(lost[:5])}")
+
+
+def _check_room(folder: Path, config: SceneConfig, pairs: int) -> None:
+    need = int(2 * pairs * config.width * config.height * _PNG_BYTES_PER_PX)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise OSError(
+            f"{folder}: {pairs} pairs of {config.width}x{config.height} need about "
+            f"{need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; free some, choose "
+            "another --root or ask for fewer pairs"
+        )
+
+
+def _other_request(path: Path, entry: dict | None, identity: dict) -> FileExistsError:
+    return FileExistsError(
+        f"{path} was made by another request ({(entry or {}).get('request', 'unknown')}); this "
+        f"one is {identity}; choose another --root or delete {path.parent}"
+    )

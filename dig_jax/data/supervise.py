@@ -1,6 +1,7 @@
 """Keep render workers busy, replace those that die, and give back their pairs.
 
-Workers are separate programs (`python -m dig_jax.data.render`); this side never imports bpy.
+Workers are separate programs (`python -m dig_jax.data.render`, or `.raytrace` where the look's
+renderer is numpy); this side never imports bpy.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dig_jax.data.produce import Request
-from dig_jax.data.scene import SceneConfig
+from dig_jax.data import machine
+from dig_jax.data.look import SceneConfig
+from dig_jax.data.produce import Request, request_to_json
 
-WORKER = (sys.executable, "-m", "dig_jax.data.render")
+_PROGRAMS = {"bpy": "dig_jax.data.render", "numpy": "dig_jax.data.raytrace"}
 _START_LIMIT_S = 180.0
 _PAIR_LIMIT_S = 60.0
+_SCRATCH = "dig_jax_"
 _RECYCLE = 1000  # pairs: Blender grows by some kB per render
 _MOST_DEATHS = 2
+_DEATHS_WITHOUT_A_PAIR = 8  # and a pair per worker: past it nothing works, not just one pair
 _MOST_SLOW_STARTS = 3  # in a row: a crowded machine is slow for a while, not for ever
 _ASLEEP_S = 5.0  # a turn takes about a second; longer means this process was not run at all
 
@@ -48,36 +52,42 @@ class Made:
     renderer: str  # Blender's version
 
 
-def check_renderer() -> None:
+def check_renderer(config: SceneConfig) -> None:
     """Fail early, with the remedy, where this Python has no Blender module."""
-    if importlib.util.find_spec("bpy") is None:
+    if config.renderer == "bpy" and importlib.util.find_spec("bpy") is None:
         version = ".".join(map(str, sys.version_info[:3]))
         raise RuntimeError(
             f"Blender's `bpy` module is not installed for this Python {version}; rendering needs "
-            "Python 3.13 and the [render] extra: pip install -e '.[render]'"
+            "Python 3.13 and the [render] extra: pip install -e '.[render]' (or, for tests and "
+            "notebooks only, --set look.renderer=numpy)"
         )
 
 
 def render_pairs(
     config: SceneConfig,
-    requests: list[Request],
+    requests: Iterable[Request],
     workers: int,
-    command: tuple[str, ...] = WORKER,
+    command: tuple[str, ...] | None = None,
     pair_limit_s: float = _PAIR_LIMIT_S,
     start_limit_s: float = _START_LIMIT_S,
 ) -> Iterator[Made]:
     """Every requested pair, in the order in which they get done.
 
+    command   the worker program; None = that of config.renderer
+
     A worker that dies or takes longer than pair_limit_s on one pair is replaced and the pair
     asked for again, with twice the time; after two deaths the pair is set aside. Raises
     RenderFailed at the end where any pair was set aside, and at once where a worker's program
-    ends before it is ready or three in a row are not ready in time.
+    ends before it is ready, three in a row are not ready in time, or workers keep dying and no
+    pair gets done.
     """
     if workers < 1:
         raise ValueError(f"workers={workers} must be at least 1; use one per core")
-    pool = _Pool(config, command, (pair_limit_s, start_limit_s), deque(requests))
+    command = command or (sys.executable, "-m", _PROGRAMS[config.renderer])
+    _sweep_scratch()
+    pool = _Pool(config, command, (pair_limit_s, start_limit_s), _Queue(requests), workers)
     try:
-        for _ in range(min(workers, len(requests))):
+        while len(pool.workers) < workers and len(pool.workers) < pool.queue.at_least(workers):
             pool.start()
         while pool.queue or pool.busy():
             yield from pool.turn()
@@ -86,6 +96,30 @@ def render_pairs(
     if pool.failed:
         lines = "\n  ".join(f"idx {idx}: {text}" for idx, text in sorted(pool.failed.items()))
         raise RenderFailed(f"{len(pool.failed)} pairs could not be made:\n  {lines}")
+
+
+class _Queue:
+    """Jobs not yet given out: those of a dead worker, then the rest, read as they are needed."""
+
+    def __init__(self, requests: Iterable[Request]):
+        self._rest = iter(requests)
+        self._again: deque[Request] = deque()
+
+    def at_least(self, count: int) -> int:
+        """How many jobs are left, counted up to `count`."""
+        while len(self._again) < count and (request := next(self._rest, None)) is not None:
+            self._again.append(request)
+        return min(len(self._again), count)
+
+    def __bool__(self) -> bool:
+        return self.at_least(1) > 0
+
+    def pop(self) -> Request:
+        self.at_least(1)
+        return self._again.popleft()
+
+    def put_back(self, request: Request) -> None:
+        self._again.append(request)
 
 
 @dataclass
@@ -114,13 +148,14 @@ class _Worker:
 class _Pool:
     """The running workers and the jobs not yet done."""
 
-    def __init__(self, config, command, limits_s, queue):
-        self.config, self.command = config, command
+    def __init__(self, config, command, limits_s, queue, most_workers):
+        self.config, self.command, self.most_workers = config, command, most_workers
         self.pair_limit_s, self.start_limit_s = limits_s
         self.queue = queue
         self.workers: list[_Worker] = []
         self.deaths: Counter = Counter()
         self.slow_starts = 0
+        self.barren_deaths = 0  # since a pair was last made
         self.last_turn = time.monotonic()
         self.failed: dict[int, str] = {}
         self.selector = selectors.DefaultSelector()
@@ -137,13 +172,12 @@ class _Pool:
             stderr=errors,
             env=_worker_environment(),
         )
-        shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        scratch = tempfile.mkdtemp(prefix="dig_jax_", dir=shared)
+        scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}_", dir=_scratch_root())
         worker = _Worker(process, errors, scratch, time.monotonic())
         self.workers.append(worker)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
         config = dataclasses.asdict(self.config)
-        worker.send({"config": config, "scratch": scratch})
+        worker.send({"config": config, "scratch": scratch, "parent": os.getpid()})
 
     def turn(self) -> Iterator[Made]:
         """Wait for something to happen, and deal with it."""
@@ -185,6 +219,7 @@ class _Pool:
         elif "failed" in reply:
             self.failed[reply["idx"]] = reply["failed"]
         else:
+            self.barren_deaths = 0
             yield Made(
                 reply["idx"],
                 base64.b64decode(reply["record"]),
@@ -197,10 +232,10 @@ class _Pool:
             self._retire(worker)
             self.start()
         elif self.queue:
-            worker.job = self.queue.popleft()
+            worker.job = self.queue.pop()
             worker.served += 1
             worker.since = time.monotonic()
-            worker.send(dataclasses.asdict(worker.job))
+            worker.send(request_to_json(worker.job))
 
     def _bury(self, worker: _Worker, cause: str, timed_out: bool = False) -> None:
         """Give a dead worker's job back and start another one."""
@@ -214,7 +249,13 @@ class _Pool:
             if self.deaths[job.idx] >= _MOST_DEATHS:
                 self.failed[job.idx] = f"its worker died {_MOST_DEATHS} times ({cause}) {complaint}"
             else:
-                self.queue.append(job)
+                self.queue.put_back(job)
+            self.barren_deaths += 1
+            if self.barren_deaths >= _DEATHS_WITHOUT_A_PAIR + self.most_workers:
+                raise RenderFailed(
+                    f"{self.barren_deaths} workers died and no pair got done in between; the "
+                    f"last one: {cause}: {complaint}"
+                )
         if self.queue:
             self.start()
 
@@ -240,6 +281,19 @@ class _Pool:
                 worker.process.kill()
             self._retire(worker)
         self.selector.close()
+
+
+def _scratch_root() -> str | None:
+    """Shared memory where there is any; else the system's own temporary folder."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _sweep_scratch() -> None:
+    """Remove what workers of a killed supervisor left behind."""
+    for folder in Path(_scratch_root() or tempfile.gettempdir()).glob(f"{_SCRATCH}*_*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("_")[0]
+        if pid.isdigit() and not machine.is_running(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _worker_environment() -> dict[str, str]:

@@ -7,9 +7,22 @@ an independent check of camera and geometry afterwards.
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 
-from dig_jax.data.scene import Camera, Thing
+from dig_jax.data.scene import Camera, Plan, Thing
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the planner expects the renderer to show."""
+
+    mask_a: np.ndarray  # u8[Y,X] ids
+    mask_b: np.ndarray
+    amodal_a: dict[int, np.ndarray]  # id -> bool[Y,X]
+    amodal_b: dict[int, np.ndarray]
 
 
 class View:
@@ -24,11 +37,13 @@ class View:
         self.right = right / np.linalg.norm(right)
         self.up = np.cross(self.right, self.forward)
         self.scale = camera.lens / camera.sensor * width  # px per unit at distance 1
-        x = (np.arange(width) + 0.5 - width / 2) / self.scale
-        y = (height / 2 - np.arange(height) - 0.5) / self.scale
-        self.rays = (
-            self.forward + x[None, :, None] * self.right + y[:, None, None] * self.up
-        )  # f64[Y,X,3], not normalised
+
+    @functools.cached_property
+    def rays(self) -> np.ndarray:
+        """Directions through the pixel centres: f64[Y,X,3], not normalised."""
+        x = (np.arange(self.width) + 0.5 - self.width / 2) / self.scale
+        y = (self.height / 2 - np.arange(self.height) - 0.5) / self.scale
+        return self.forward + x[None, :, None] * self.right + y[:, None, None] * self.up
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixel coordinates of world points: f64[...,3] -> f64[...,2], x right, y down."""
@@ -64,11 +79,6 @@ def cast(view: View, thing: Thing) -> np.ndarray:
     return depth
 
 
-def amodal_masks(view: View, things: tuple[Thing, ...]) -> dict[int, np.ndarray]:
-    """What each thing alone would cover: id -> bool[Y,X]."""
-    return {thing.id: np.isfinite(cast(view, thing)) for thing in things}
-
-
 def id_mask(depths: dict[int, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """The nearest thing's id per pixel, 0 for the ground: u8[Y,X]."""
     mask = np.zeros(shape, np.uint8)
@@ -78,6 +88,24 @@ def id_mask(depths: dict[int, np.ndarray], shape: tuple[int, int]) -> np.ndarray
         mask[closer] = thing_id
         nearest = np.minimum(nearest, depth)
     return mask
+
+
+def foresee(plan: Plan, width: int, height: int) -> Forecast:
+    """Visible and amodal masks of both images; a thing equal in both is cast once."""
+    shape = (height, width)
+    view_a = View(plan.camera, width, height)
+    depth_a = {thing: cast(view_a, thing) for thing in plan.a}
+    if plan.camera_b is None:
+        depth_b = {t: depth_a[t] if t in depth_a else cast(view_a, t) for t in plan.b}
+    else:
+        view_b = View(plan.camera_b, width, height)
+        depth_b = {thing: cast(view_b, thing) for thing in plan.b}
+    return Forecast(
+        id_mask({t.id: depth for t, depth in depth_a.items()}, shape),
+        id_mask({t.id: depth for t, depth in depth_b.items()}, shape),
+        {t.id: np.isfinite(depth) for t, depth in depth_a.items()},
+        {t.id: np.isfinite(depth) for t, depth in depth_b.items()},
+    )
 
 
 def _hit_sphere(origin: np.ndarray, rays: np.ndarray, thing: Thing) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""The verbs that make data: plan, render, and make, which chains all of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from dig_jax import typed
+from dig_jax.data.draws import SPLIT_IDS, Draw, SplitSpec
+from dig_jax.data.plans import plan_split
+from dig_jax.data.presets import PRESETS, Corpus, preset
+from dig_jax.data.progress import progress
+from dig_jax.data.splits import default_workers, render_split
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Which corpus, where, and who does the work."""
+    parser.description = {
+        "plan": "Decide every scene of a corpus; NumPy only, nothing is rendered.",
+        "render": "Render what is missing of a corpus.",
+        "make": "Plan, render, verify and count a corpus.",
+    }[verb]
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
+    parser.add_argument("--preset", help=f"a corpus: {', '.join(PRESETS)}")
+    parser.add_argument("--corpus", type=Path, help="a Python file: get_config() -> Corpus")
+    parser.add_argument("--splits", help="only these of the corpus, separated by commas")
+    parser.add_argument("--split", help=f"one split instead, a name of {', '.join(SPLIT_IDS)}")
+    parser.add_argument("--pairs", type=int, help="pairs in the split, or at most in each")
+    parser.add_argument("--k", type=int, default=1, help="with --split: differences, at least")
+    parser.add_argument("--k-max", type=int, help="with --split: at most; default: --k")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        dest="settings",
+        help="a field of the corpus: look.samples=16, splits.0.pairs=100; repeatable",
+    )
+    parser.add_argument(
+        "--shards",
+        default="0/1",
+        metavar="I/N",
+        help="only every N-th shard from the I-th (0..N-1) on, for array schedulers",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=default_workers(),
+        help="processes of one thread each; default: the cores",
+    )
+
+
+def run(args: argparse.Namespace, verb: str) -> int:
+    """Do what the verb says for every split of the corpus."""
+    corpus, part = corpus_from(args), _part(args.shards)
+    typed.require(args.workers >= 1, "--workers", args.workers, "is below 1", "use one per core")
+    if verb in ("plan", "make"):
+        _plan(corpus, args, part)
+    if verb in ("render", "make"):
+        _render(corpus, args, part)
+    return 0
+
+
+def corpus_from(args: argparse.Namespace) -> Corpus:
+    """The corpus that the arguments name; raises ValueError where they contradict each other."""
+    if args.corpus:
+        corpus = typed.run_file(args.corpus, Corpus)
+    else:
+        ok = bool(args.preset or args.split)
+        remedy = "give --preset, --corpus or --split"
+        typed.require(ok, "--preset", args.preset, "is missing", remedy)
+        corpus = preset(args.preset or "quickstart", args.seed)
+    if args.split:
+        typed.require(args.pairs is not None, "--pairs", None, "is missing", "say how many")
+        high = args.k if args.k_max is None else args.k_max
+        draw = Draw(args.split, args.seed, args.k, high)
+        corpus = dataclasses.replace(corpus, splits=(SplitSpec(draw, args.pairs),))
+    elif args.splits:
+        corpus = corpus.only([name.strip() for name in args.splits.split(",")])
+    if args.pairs is not None:
+        cut = (dataclasses.replace(s, pairs=min(s.pairs, args.pairs)) for s in corpus.splits)
+        corpus = dataclasses.replace(corpus, splits=tuple(cut))
+    return typed.override(corpus, args.settings)
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    ok = index.isdigit() and count.isdigit() and int(count) > 0
+    typed.require(ok, "--shards", text, "is not I/N", "write 0/8 for the first of eight parts")
+    return int(index), int(count)
+
+
+def _plan(corpus: Corpus, args: argparse.Namespace, part: tuple[int, int]) -> None:
+    for spec in corpus.splits:
+        with progress(f"plan {spec.split}", "shards") as report:
+            plan_split(args.root, spec, corpus.look, args.workers, report, spec.shards(part))
+
+
+def _render(corpus: Corpus, args: argparse.Namespace, part: tuple[int, int]) -> None:
+    for spec in corpus.splits:
+        with progress(spec.split, "pairs") as report:
+            shards = spec.shards(part)
+            made = render_split(args.root, spec, corpus.look, args.workers, report, shards=shards)
+        print(
+            f"{args.root / spec.split}: {made['pairs']} of {spec.pairs} pairs, "
+            f"{made['cpu_s_per_pair']:.2f} core-seconds each, K {made['k']}"
+        )
