@@ -25,6 +25,7 @@ VERBS = {
     "make": "dig_jax.data.make",
     "plan": "dig_jax.data.make",
     "render": "dig_jax.data.make",
+    "verify": "dig_jax.data.verify",
 }
 
 

@@ -10,16 +10,15 @@ pair does not certify, so a split has the same bytes with and without them.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from dig_jax.data import manifest, records
 from dig_jax.data.draws import SplitSpec
 from dig_jax.data.look import SceneConfig
+from dig_jax.data.parallel import map_in_order
 from dig_jax.data.produce import Planned, plan_pair, planned_from_json, planned_to_json
 
 
@@ -49,14 +48,12 @@ def plan_split(
     missing = [shard for shard, path in paths.items() if not _is_current(path, identity)]
     done, total = len(wanted) - len(missing), len(wanted)
     report(done, total, "")
-    spawn = multiprocessing.get_context("spawn")  # a fork of a threaded program may hang
-    with ProcessPoolExecutor(min(workers, max(len(missing), 1)), spawn) as pool:
-        jobs = (paths[shard] for shard in missing)
-        ranges = (spec.shard_range(shard) for shard in missing)
-        count = len(missing)
-        for path in pool.map(_write, jobs, ranges, [spec] * count, [config] * count):
-            done += 1
-            report(done, total, f"{path.name} written")
+    workers, count = min(workers, max(len(missing), 1)), len(missing)
+    jobs = [paths[shard] for shard in missing]
+    ranges = [spec.shard_range(shard) for shard in missing]
+    for path in map_in_order(_write, workers, jobs, ranges, [spec] * count, [config] * count):
+        done += 1
+        report(done, total, f"{path.name} written")
     return list(paths.values())
 
 

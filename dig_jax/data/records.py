@@ -184,6 +184,15 @@ def read_shard(path: Path) -> list[bytes]:
         reader.close()
 
 
+def read_record(path: Path, index: int) -> bytes:
+    """One record of a shard."""
+    reader = ArrayRecordReader(str(path))
+    try:
+        return reader.read([index])[0]
+    finally:
+        reader.close()
+
+
 def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = True) -> list[Path]:
     """The shards of a rendered split, in order, each one checked against the manifest.
 
