@@ -2,14 +2,15 @@
 
 Same protocol as `dig_jax.data.render`. Environment variables make it misbehave:
 FAKE_DIE="idx" dies on that pair every time, FAKE_DIE_ONCE="idx:marker" only the first time,
-FAKE_HANG_ONCE="idx:marker" goes silent instead; FAKE_HANG_ONCE="start:marker" does so before
-it is ready.
+FAKE_HANG_ONCE="idx:marker" goes silent instead, FAKE_KILL_PARENT_ONCE="idx:marker" kills its
+supervisor and goes silent; idx may be "start": before it is ready.
 """
 
 import base64
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -44,12 +45,14 @@ def _misbehave(idx: int | str) -> None:
     if os.environ.get("FAKE_DIE") == str(idx):
         print("fake death", file=sys.stderr)
         os._exit(9)
-    for name in ("FAKE_DIE_ONCE", "FAKE_HANG_ONCE"):
+    for name in ("FAKE_DIE_ONCE", "FAKE_HANG_ONCE", "FAKE_KILL_PARENT_ONCE"):
         at, _, marker = os.environ.get(name, "").partition(":")
         if at == str(idx) and not Path(marker).exists():
             Path(marker).touch()
             if name == "FAKE_DIE_ONCE":
                 os._exit(9)
+            if name == "FAKE_KILL_PARENT_ONCE":
+                os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(600)
 
 

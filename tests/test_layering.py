@@ -30,7 +30,8 @@ ROWS = (
     ("1e", "data.render data.manifest"),
     ("1f", "data.plans"),
     ("1g", "data.splits data.presets data.progress"),
-    ("1h", "data.make data.verify"),
+    ("1h", "data.verify data.cluster"),
+    ("1i", "data.make"),
     ("2", "model.text model.vision model.logprob reward.reward data.pipeline checkpoint pictures"),
     ("3", "model.qwen3vl session"),
     ("4", "rollout sft"),
@@ -60,6 +61,7 @@ DOORS = {
     "matplotlib": {"pictures"},
     "rich": {"runlog", "report", "data.progress"},
     "bpy": {"data.render"},
+    "ray": {"data.cluster"},
     "mathutils": {"data.render"},
 }
 CORE = {"jax", "numpy"}

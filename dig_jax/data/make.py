@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from dig_jax import typed
+from dig_jax.data import cluster
 from dig_jax.data.draws import SPLIT_IDS, Draw, SplitSpec
 from dig_jax.data.plans import plan_split
 from dig_jax.data.presets import PRESETS, Corpus, preset
@@ -43,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         default="0/1",
         metavar="I/N",
         help="only every N-th shard from the I-th (0..N-1) on, for array schedulers",
+    )
+    parser.add_argument(
+        "--backend", choices=("local", "ray"), default="local", help="who renders the shards"
+    )
+    parser.add_argument(
+        "--ray-address", help="a running Ray cluster, or auto; default: one on this machine"
     )
     parser.add_argument(
         "--workers",
@@ -99,10 +106,26 @@ def _plan(corpus: Corpus, args: argparse.Namespace, part: tuple[int, int]) -> No
 
 
 def _render(corpus: Corpus, args: argparse.Namespace, part: tuple[int, int]) -> None:
+    if args.backend == "ray":
+        with cluster.connected(args.ray_address, args.workers):
+            _render_splits(corpus, args, part)
+    else:
+        _render_splits(corpus, args, part)
+
+
+def _render_splits(corpus: Corpus, args: argparse.Namespace, part: tuple[int, int]) -> None:
     for spec in corpus.splits:
-        with progress(spec.split, "pairs") as report:
-            shards = spec.shards(part)
-            made = render_split(args.root, spec, corpus.look, args.workers, report, shards=shards)
+        shards = spec.shards(part)
+        if args.backend == "ray":
+            with progress(spec.split, "shards") as report:
+                made = cluster.render_split_on_ray(
+                    args.root, spec, corpus.look, report, shards=shards
+                )
+        else:
+            with progress(spec.split, "pairs") as report:
+                made = render_split(
+                    args.root, spec, corpus.look, args.workers, report, shards=shards
+                )
         print(
             f"{args.root / spec.split}: {made['pairs']} of {spec.pairs} pairs, "
             f"{made['cpu_s_per_pair']:.2f} core-seconds each, K {made['k']}"

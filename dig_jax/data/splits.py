@@ -44,30 +44,45 @@ def render_split(
     Raises before rendering where the request cannot be met (no bpy, K too large, a full disk,
     a folder with a different split in it) and RenderFailed afterwards where a shard is missing.
     """
-    config.check_draw(spec.draw)
     folder = Path(root) / spec.split
     wanted = list(range(spec.shard_count) if shards is None else shards)
+    try:
+        render_shards(root, spec, config, workers, report, command, wanted)
+    finally:  # what is whole is told, whatever stopped the rest
+        if folder.is_dir():
+            summary = manifest.write_manifest(folder, spec, config)
+    check_complete(folder, spec, wanted)
+    return summary
+
+
+def render_shards(
+    root: str | Path,
+    spec: SplitSpec,
+    config: SceneConfig,
+    workers: int,
+    report: Report,
+    command: tuple[str, ...] | None,
+    wanted: list[int],
+) -> None:
+    """`render_split` without the last look at the manifest."""
+    config.check_draw(spec.draw)
+    folder = Path(root) / spec.split
     entries = finished_shards(folder, spec, config, wanted)
     missing = [shard for shard in wanted if shard not in entries]
     done = sum(entry["count"] for entry in entries.values())
     total = sum(len(spec.shard_range(shard)) for shard in wanted)
     report(done, total, "")
-    if missing:
-        if command is None:
-            check_renderer(config)
-        folder.mkdir(parents=True, exist_ok=True)
-        records.remove_leftovers(folder)
-        _check_room(folder, config, total - done)
-        made = render_pairs(config, _requests(folder, spec, config, missing), workers, command)
-        try:
-            for note in _into_shards(folder, spec, config, missing, made):
-                done += 1
-                report(done, total, note)
-        finally:  # what is whole is told, whatever stopped the rest
-            manifest.write_manifest(folder, spec, config)
-    summary = manifest.write_manifest(folder, spec, config)
-    _check_complete(folder, spec, wanted)
-    return summary
+    if not missing:
+        return
+    if command is None:
+        check_renderer(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    records.remove_leftovers(folder)
+    _check_room(folder, config, total - done)
+    made = render_pairs(config, _requests(folder, spec, config, missing), workers, command)
+    for note in _into_shards(folder, spec, config, missing, made):
+        done += 1
+        report(done, total, note)
 
 
 def finished_shards(
@@ -94,6 +109,14 @@ def finished_shards(
         if records.is_whole(path, entry):
             entries[shard] = entry
     return entries
+
+
+def check_complete(folder: Path, spec: SplitSpec, wanted: list[int]) -> None:
+    """Raises RenderFailed where one of these shards is not there."""
+    entries = manifest.known_entries(folder, spec)
+    lost = [records.shard_name(i, spec.shard_count) for i in wanted if i not in entries]
+    if lost:
+        raise RenderFailed(f"{folder}: {len(lost)} shards are missing: {', '.join(lost[:5])}")
 
 
 def default_workers() -> int:
@@ -132,14 +155,6 @@ def _write(folder, spec, config, shard: int, made: dict[int, Made]) -> str:
     facts = manifest.shard_facts(spec, config, ordered)
     records.write_shard(path, [one.record for one in ordered], facts)
     return path.name
-
-
-def _check_complete(folder: Path, spec: SplitSpec, wanted: list[int]) -> None:
-    """A shard that went missing behind our back fails the run."""
-    entries = manifest.known_entries(folder, spec)
-    lost = [records.shard_name(i, spec.shard_count) for i in wanted if i not in entries]
-    if lost:
-        raise RenderFailed(f"{folder}: {len(lost)} shards are missing: {', '.join(lost[:5])}")
 
 
 def _check_room(folder: Path, config: SceneConfig, pairs: int) -> None:
