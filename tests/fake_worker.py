@@ -1,9 +1,9 @@
 """A render worker without Blender: the planner's caster paints the pairs.
 
 Same protocol as `dig_jax.data.render`. Environment variables make it misbehave:
-FAKE_DIE="idx" dies on that pair every time, FAKE_DIE_ONCE="idx:marker" only the first time,
-FAKE_HANG_ONCE="idx:marker" goes silent instead, FAKE_KILL_PARENT_ONCE="idx:marker" kills its
-supervisor and goes silent; idx may be "start": before it is ready.
+FAKE_DIE="idx" dies on that pair every time ("all": on any), FAKE_DIE_ONCE="idx:marker" only the
+first time, FAKE_HANG_ONCE="idx:marker" goes silent instead, FAKE_KILL_PARENT_ONCE="idx:marker"
+kills its supervisor and goes silent; idx may be "start": before it is ready.
 """
 
 import base64
@@ -42,7 +42,7 @@ def paint(config, shot):
 
 
 def _misbehave(idx: int | str) -> None:
-    if os.environ.get("FAKE_DIE") == str(idx):
+    if os.environ.get("FAKE_DIE") in (str(idx), "all") and idx != "start":
         print("fake death", file=sys.stderr)
         os._exit(9)
     for name in ("FAKE_DIE_ONCE", "FAKE_HANG_ONCE", "FAKE_KILL_PARENT_ONCE"):

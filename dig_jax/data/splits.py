@@ -67,6 +67,7 @@ def render_shards(
     """`render_split` without the last look at the manifest."""
     config.check_draw(spec.draw)
     folder = Path(root) / spec.split
+    records.remove_leftovers(folder)
     entries = finished_shards(folder, spec, config, wanted)
     missing = [shard for shard in wanted if shard not in entries]
     done = sum(entry["count"] for entry in entries.values())
@@ -77,7 +78,6 @@ def render_shards(
     if command is None:
         check_renderer(config)
     folder.mkdir(parents=True, exist_ok=True)
-    records.remove_leftovers(folder)
     _check_room(folder, config, total - done)
     made = render_pairs(config, _requests(folder, spec, config, missing), workers, command)
     for note in _into_shards(folder, spec, config, missing, made):

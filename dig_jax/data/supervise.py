@@ -172,7 +172,7 @@ class _Pool:
             stderr=errors,
             env=_worker_environment(),
         )
-        scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}_", dir=_scratch_root())
+        scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}_", dir=scratch_root())
         worker = _Worker(process, errors, scratch, time.monotonic())
         self.workers.append(worker)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
@@ -283,14 +283,14 @@ class _Pool:
         self.selector.close()
 
 
-def _scratch_root() -> str | None:
+def scratch_root() -> Path:
     """Shared memory where there is any; else the system's own temporary folder."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
 
 
 def _sweep_scratch() -> None:
     """Remove what workers of a killed supervisor left behind."""
-    for folder in Path(_scratch_root() or tempfile.gettempdir()).glob(f"{_SCRATCH}*_*"):
+    for folder in scratch_root().glob(f"{_SCRATCH}*_*"):
         pid = folder.name.removeprefix(_SCRATCH).partition("_")[0]
         if pid.isdigit() and not machine.is_running(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
