@@ -59,8 +59,14 @@ def killed_render(root, kind, count):
 # manifest at the end.
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("pair", 6), ("before rename", 1), ("before rename", 2), ("before rename", 8)]
-    + [("after rename", 1), ("after rename", 2)],
+    [
+        ("pair", 6),
+        ("before rename", 1),
+        ("before rename", 2),
+        ("before rename", 8),
+        ("after rename", 1),
+        ("after rename", 2),
+    ],
 )
 def test_kill_9_of_the_supervisor_changes_no_byte(uninterrupted, tmp_path, kind, count):
     assert killed_render(tmp_path, kind, count) == -signal.SIGKILL

@@ -27,7 +27,7 @@ ROWS = (
     ("1b", "reward.neighbours model.hf_files data.differences buckets"),
     ("1c", "model.hf_export data.produce data.certificates"),
     ("1d", "model.hf data.worker data.supervise"),
-    ("1e", "data.render data.manifest"),
+    ("1e", "data.render data.manifest data.feasible"),
     ("1f", "data.plans"),
     ("1g", "data.splits data.presets data.progress"),
     ("1h", "data.verify data.cluster"),

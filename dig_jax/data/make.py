@@ -9,6 +9,7 @@ from pathlib import Path
 from dig_jax import typed
 from dig_jax.data import cluster
 from dig_jax.data.draws import SPLIT_IDS, Draw, SplitSpec
+from dig_jax.data.feasible import check_feasible
 from dig_jax.data.plans import plan_split
 from dig_jax.data.presets import PRESETS, Corpus, preset
 from dig_jax.data.progress import progress
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace, verb: str) -> int:
     """Do what the verb says for every split of the corpus."""
     corpus, part = corpus_from(args), _part(args.shards)
     typed.require(args.workers >= 1, "--workers", args.workers, "is below 1", "use one per core")
+    for spec in corpus.splits:
+        check_feasible(corpus.look, spec)
     if verb in ("plan", "make"):
         _plan(corpus, args, part)
     if verb in ("render", "make"):
