@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dig_jax.data.differences import draw_task
+from dig_jax.data.differences import changes_between, draw_task
 from dig_jax.data.draws import Draw
 from dig_jax.data.look import SceneConfig
 from dig_jax.data.produce import plan_pair
@@ -27,8 +27,8 @@ def plans():
 
 
 def test_types_and_counts_are_uniform():
-    """Chi-square over 1500 indices; the bounds are the 99.9 % points for 5 and 3 degrees."""
-    tasks = [draw_task(CONFIG, Draw("test", 0, 1, 4), idx) for idx in range(1500)]
+    """Chi-square over 5000 indices; the bounds are the 99.9 % points for 5 and 3 degrees."""
+    tasks = [draw_task(CONFIG, Draw("test", 0, 1, 4), idx) for idx in range(5000)]
     types = Counter(kind for task in tasks for kind in task)
     counts = Counter(len(task) for task in tasks)
     assert set(types) == set(TYPES)
@@ -113,6 +113,69 @@ def test_foreseen_masks_are_those_of_the_plan(plans):
         np.testing.assert_array_equal(again.mask_a, forecast.mask_a)
         np.testing.assert_array_equal(again.mask_b, forecast.mask_b)
         assert set(np.unique(again.mask_b)) - {0} == {t.id for t in plan.b}
+
+
+def test_changes_between_is_the_inverse_of_applying_them(plans):
+    for _, plan, _ in plans:
+        assert changes_between(plan.a, plan.b) == plan.changes
+
+
+def planned(count=40, **draw):
+    return [plan_pair(CONFIG, Draw("test", 0, **draw), idx).plan for idx in range(count)]
+
+
+def combos_of(things):
+    return {thing.combo for thing in things}
+
+
+def test_seen_never_shows_a_held_out_combination():
+    for plan in planned(k_low=1, k_high=4, combos="seen"):
+        assert not combos_of([*plan.a, *plan.b]) & set(CONFIG.held_out)
+
+
+def test_novel_shows_one_on_every_changed_thing_and_on_no_other():
+    for plan in planned(k_low=1, k_high=4, combos="novel"):
+        for thing in plan.a:
+            assert (thing.combo in CONFIG.held_out) == (thing.id in plan.changed_ids)
+        added = [t for t in plan.b if t.id not in {a.id for a in plan.a}]
+        assert combos_of(added) <= set(CONFIG.held_out)
+
+
+def test_held_out_combinations_leave_every_color_and_shape_to_be_seen():
+    seen = CONFIG.allowed("seen")
+    assert {combo.split()[0] for combo in seen} == set(CONFIG.colors)
+    assert {combo.split()[1] for combo in seen} == set(CONFIG.shapes)
+    assert len(CONFIG.allowed("novel")) + len(seen) == len(CONFIG.allowed("all"))
+
+
+def test_no_difference_means_the_same_things_under_the_same_light():
+    for plan in planned(k_low=0, k_high=0):
+        assert plan.a == plan.b
+        assert plan.changes == ()
+        assert plan.shot("a") == plan.shot("b")
+
+
+def test_independent_noise_changes_only_the_seed_of_b():
+    (plan,) = planned(count=1, noise="independent")
+    assert not plan.is_aligned
+    assert plan.shot("b").seed != plan.shot("a").seed == plan.shot("twin").seed
+    assert plan.shot("b").camera == plan.shot("a").camera
+    assert plan.shot("twin").things == plan.shot("b").things == plan.b
+
+
+def test_a_jittered_camera_moves_b_and_no_more_than_asked():
+    for plan in planned(camera_jitter_b=0.1):
+        moved = np.subtract(plan.shot("b").camera.location, plan.camera.location)
+        assert 0 < np.abs(moved).max() <= 0.1
+        assert plan.shot("twin").camera == plan.camera
+        with pytest.raises(ValueError, match="only aligned pairs swap"):
+            plan.swapped()
+
+
+def test_an_aligned_pair_has_one_camera_and_one_noise(plans):
+    for _, plan, _ in plans:
+        assert plan.is_aligned
+        assert plan.shot("b") == plan.shot("twin")
 
 
 def _chi_square(counts):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -86,10 +85,8 @@ def _write(path: Path, indices: range, spec: SplitSpec, config: SceneConfig) -> 
     """Plan one shard and write it whole."""
     lines = [json.dumps({"request": manifest.request_identity(spec, config)})]
     for idx in indices:
-        start = time.process_time()
         planned = planned_to_json(plan_pair(config, spec.draw, idx))
-        seconds = round(time.process_time() - start, 4)
-        lines.append(json.dumps({"idx": idx, **planned, "cpu_s": seconds}))
+        lines.append(json.dumps({"idx": idx, **planned}))
     tmp = records.temporary(path)
     tmp.write_text("\n".join(lines) + "\n")
     os.replace(tmp, path)

@@ -6,6 +6,7 @@ function of (config, draw, idx) whoever runs it and in whatever order.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Planned:
 
     plan: Plan
     dropped: Counter = field(default_factory=Counter)
+    cpu_s: float = field(default=0.0, compare=False)  # spent on it
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,14 @@ def request_from_json(fields: dict) -> Request:
 
 def planned_to_json(planned: Planned) -> dict:
     """A JSON-ready dict; `planned_from_json` restores an equal Planned."""
-    return {"plan": plan_to_json(planned.plan), "dropped": dict(planned.dropped)}
+    dropped = dict(planned.dropped)
+    return {"plan": plan_to_json(planned.plan), "dropped": dropped, "cpu_s": planned.cpu_s}
 
 
 def planned_from_json(fields: dict) -> Planned:
     """A Planned from `planned_to_json`'s dict, also after a trip through JSON text."""
-    return Planned(plan_from_json(fields["plan"]), Counter(fields["dropped"]))
+    plan, dropped = plan_from_json(fields["plan"]), Counter(fields["dropped"])
+    return Planned(plan, dropped, fields["cpu_s"])
 
 
 def plan_pair(config: SceneConfig, draw: Draw, idx: int, first: int = 0) -> Planned:
@@ -82,11 +86,13 @@ def plan_pair(config: SceneConfig, draw: Draw, idx: int, first: int = 0) -> Plan
 
     Raises Exhausted after `config.attempts` scenes in all.
     """
+    start = time.process_time()
     types = draw_task(config, draw, idx)
     dropped: Counter = Counter()
     for attempt in range(first, config.attempts):
         try:
-            return Planned(propose(config, draw, idx, attempt, types), dropped)
+            plan = propose(config, draw, idx, attempt, types)
+            return Planned(plan, dropped, round(time.process_time() - start, 4))
         except Rejected as rejected:
             dropped[rejected.reason] += 1
     raise _exhausted(config, draw, idx, types, dropped)
