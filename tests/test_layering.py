@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dig_jax"
 ROWS = (
     ("-", "typed"),
     ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
-    ("0", "data.scene data.exr data.machine data.colors data.draws"),
+    ("0", "data.scene data.exr data.machine data.colors data.lighting data.draws"),
     ("0b", "data.look"),
     ("1", "commandline sharding prompt optim runlog baseline"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
@@ -27,7 +27,7 @@ ROWS = (
     ("1b", "reward.neighbours model.hf_files data.differences buckets"),
     ("1c", "model.hf_export data.produce"),
     ("1d", "model.hf data.worker data.supervise"),
-    ("1e", "data.render data.manifest"),
+    ("1e", "data.render data.raytrace data.manifest"),
     ("1f", "data.plans"),
     ("1g", "data.splits data.presets data.progress"),
     ("1h", "data.make"),
