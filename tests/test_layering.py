@@ -139,9 +139,10 @@ def test_torch_is_nowhere_in_the_package():
     assert not [name for name, tree in MODULES.items() if "torch" in foreign_imports(tree)]
 
 
-def test_the_renderer_shares_no_process_with_jax():
-    """bpy is GPL and pins its own libraries: the worker may not even import what imports jax."""
-    reached, waiting = set(), ["data.render"]
+@pytest.mark.parametrize("worker", ["data.render", "data.raytrace"])
+def test_a_renderer_shares_no_process_with_jax(worker):
+    """bpy is GPL and pins its own libraries; and jax would slow the start of every worker."""
+    reached, waiting = set(), [worker]
     while waiting:
         name = waiting.pop()
         reached.add(name)
