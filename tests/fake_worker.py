@@ -1,4 +1,4 @@
-"""A render worker without Blender: the planner's caster paints the pairs.
+"""A render worker that misbehaves on demand; its pictures are `dig_jax.data.raytrace`'s.
 
 Same protocol as `dig_jax.data.render`. Environment variables make it misbehave:
 FAKE_DIE="idx" dies on that pair every time ("all": on any), FAKE_DIE_ONCE="idx:marker" only the
@@ -15,30 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from dig_jax.data.look import config_from_json
 from dig_jax.data.produce import make_pair, request_from_json
+from dig_jax.data.raytrace import render
 from dig_jax.data.records import encode
-from dig_jax.data.scene import COLORS
-from dig_jax.data.visibility import View, cast, id_mask
 
 
 def paint(config, shot):
-    """Image and ids of one shot: palette colour, darker for metal, shaded by depth."""
-    view = View(shot.camera, config.width, config.height)
-    depths = {thing.id: cast(view, thing) for thing in shot.things}
-    mask = id_mask(depths, (config.height, config.width))
-    image = np.full((config.height, config.width, 3), 120, np.uint8)
-    for thing in shot.things:
-        near = np.where(mask == thing.id, depths[thing.id], np.nan)
-        if np.isnan(near).all():
-            continue
-        shade = 1.0 - 0.8 * (near - np.nanmin(near)) / max(np.nanmax(near) - np.nanmin(near), 1e-3)
-        shade *= 0.5 if thing.material == "metal" else 1.0
-        color = np.array(COLORS[thing.color]) * np.nan_to_num(shade)[..., None]
-        image[mask == thing.id] = color[mask == thing.id].astype(np.uint8)
-    return image, mask
+    """Image and ids of one shot."""
+    return render(shot, config.width, config.height)
 
 
 def _misbehave(idx: int | str) -> None:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dig_jax"
 ROWS = (
     ("-", "typed"),
     ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
-    ("0", "data.scene data.exr data.machine data.colors data.draws data.parallel"),
+    ("0", "data.scene data.exr data.machine data.colors data.draws data.parallel data.lighting"),
     ("0b", "data.look"),
     ("1", "commandline sharding prompt optim runlog baseline"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
@@ -27,7 +27,7 @@ ROWS = (
     ("1b", "reward.neighbours model.hf_files data.differences buckets"),
     ("1c", "model.hf_export data.produce data.certificates"),
     ("1d", "model.hf data.worker data.supervise"),
-    ("1e", "data.render data.manifest data.feasible"),
+    ("1e", "data.render data.manifest data.feasible data.raytrace"),
     ("1f", "data.plans"),
     ("1g", "data.splits data.presets data.progress"),
     ("1h", "data.verify data.cluster"),
@@ -141,9 +141,10 @@ def test_torch_is_nowhere_in_the_package():
     assert not [name for name, tree in MODULES.items() if "torch" in foreign_imports(tree)]
 
 
-def test_the_renderer_shares_no_process_with_jax():
-    """bpy is GPL and pins its own libraries: the worker may not even import what imports jax."""
-    reached, waiting = set(), ["data.render"]
+@pytest.mark.parametrize("worker", ["data.render", "data.raytrace"])
+def test_a_renderer_shares_no_process_with_jax(worker):
+    """bpy is GPL and pins its own libraries; and jax would slow the start of every worker."""
+    reached, waiting = set(), [worker]
     while waiting:
         name = waiting.pop()
         reached.add(name)

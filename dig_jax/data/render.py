@@ -16,13 +16,12 @@ from mathutils import Vector
 
 from dig_jax.data.colors import to_srgb
 from dig_jax.data.exr import read_exr
+from dig_jax.data.lighting import GROUND_ALBEDO, LIGHTS, SKY, SKY_STRENGTH
 from dig_jax.data.look import SceneConfig
 from dig_jax.data.produce import Renderer
 from dig_jax.data.scene import COLORS, MATERIALS, Shot, Thing
 from dig_jax.data.worker import serve
 
-_LIGHTS = {"key": (700.0, 2.0), "fill": (250.0, 4.0), "back": (300.0, 1.5)}  # W, disk size
-_GROUND_ALBEDO = 0.42
 _RUBBER = {"Metallic": 0.0, "Roughness": 0.75, "Specular IOR Level": 0.35}
 _METAL = {"Metallic": 1.0, "Roughness": 0.18}
 
@@ -41,7 +40,7 @@ class Studio:
         }
         self.meshes = {"cube": _cube_mesh(), "sphere": _sphere_mesh(), "cylinder": _cylinder_mesh()}
         _add_ground_and_world()
-        self.lights = {name: _add_light(name, *spec) for name, spec in _LIGHTS.items()}
+        self.lights = {name: _add_light(name, *spec) for name, spec in LIGHTS.items()}
         self.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
         self.camera.data.sensor_fit = "HORIZONTAL"
         bpy.context.scene.collection.objects.link(self.camera)
@@ -120,13 +119,13 @@ def _add_ground_and_world() -> None:
     """A wide diffuse floor (Principled costs 15 % more here) under a dim sky."""
     world = bpy.data.worlds.new("world")
     sky = next(n for n in world.node_tree.nodes if n.type == "BACKGROUND")
-    sky.inputs["Color"].default_value = (0.8, 0.8, 0.82, 1.0)
-    sky.inputs["Strength"].default_value = 0.35
+    sky.inputs["Color"].default_value = (*SKY, 1.0)
+    sky.inputs["Strength"].default_value = SKY_STRENGTH
     bpy.context.scene.world = world
     material = bpy.data.materials.new("ground")
     nodes = material.node_tree.nodes
     diffuse = nodes.new("ShaderNodeBsdfDiffuse")
-    diffuse.inputs["Color"].default_value = (*(_GROUND_ALBEDO,) * 3, 1.0)
+    diffuse.inputs["Color"].default_value = (*(GROUND_ALBEDO,) * 3, 1.0)
     output = next(n for n in nodes if n.type == "OUTPUT_MATERIAL")
     material.node_tree.links.new(diffuse.outputs["BSDF"], output.inputs["Surface"])
     mesh = bpy.data.meshes.new("ground")

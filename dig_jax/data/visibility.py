@@ -1,4 +1,4 @@
-"""Which pixels show which thing, by casting rays at ideal shapes in NumPy.
+"""Where rays hit the ideal shapes of things, and so which pixels show which thing; NumPy.
 
 The renderer's meshes have small bevels that the ideal shapes lack, so the two masks agree on
 all but a fraction of a percent of pixels: enough to drop bad scenes before rendering them, and
@@ -73,10 +73,25 @@ def cast(view: View, thing: Thing) -> np.ndarray:
     rays = view.rays[rows, columns]
     if rays.size == 0:
         return depth
-    origin = view.origin - (*thing.xy, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        depth[rows, columns] = _HIT[thing.shape](origin, rays, thing)
+    depth[rows, columns] = hit(view.origin, rays, thing)
     return depth
+
+
+def hit(origin: np.ndarray, rays: np.ndarray, thing: Thing) -> np.ndarray:
+    """Where rays enter a thing: f64[...] in lengths of the ray, inf where they miss it.
+
+    origin   f64[3] or f64[...,3]   outside the thing
+    rays     f64[...,3]             not normalised
+
+    A thing behind the origin is missed or entered at a negative length.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _HIT[thing.shape](origin - (*thing.xy, 0.0), rays, thing)
+
+
+def normals(points: np.ndarray, thing: Thing) -> np.ndarray:
+    """Unit normals, outwards, at points f64[N,3] of a thing's surface: f64[N,3]."""
+    return _NORMALS[thing.shape](points - (*thing.xy, 0.0), thing)
 
 
 def id_mask(depths: dict[int, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
@@ -108,31 +123,34 @@ def foresee(plan: Plan, width: int, height: int) -> Forecast:
     )
 
 
+def _dot(rays: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Inner products of f64[...,C] with one vector f64[C], or with one of its own for each."""
+    return rays @ at if at.ndim == 1 else np.einsum("...c,...c->...", rays, at)
+
+
 def _hit_sphere(origin: np.ndarray, rays: np.ndarray, thing: Thing) -> np.ndarray:
     rel = origin - (0.0, 0.0, thing.radius)
-    a = np.einsum("yxc,yxc->yx", rays, rays)
-    b = rays @ rel
-    inside = b * b - a * (rel @ rel - thing.radius**2)
+    a = np.einsum("...c,...c->...", rays, rays)
+    b = _dot(rays, rel)
+    inside = b * b - a * (_dot(rel, rel) - thing.radius**2)
     return np.where(inside >= 0, (-b - np.sqrt(np.maximum(inside, 0))) / a, np.inf)
 
 
 def _hit_cylinder(origin: np.ndarray, rays: np.ndarray, thing: Thing) -> np.ndarray:
-    flat, rel = rays[..., :2], origin[:2]
-    a = np.einsum("yxc,yxc->yx", flat, flat)
-    b = flat @ rel
-    inside = b * b - a * (rel @ rel - thing.radius**2)
+    flat, rel = rays[..., :2], origin[..., :2]
+    a = np.einsum("...c,...c->...", flat, flat)
+    b = _dot(flat, rel)
+    inside = b * b - a * (_dot(rel, rel) - thing.radius**2)
     side = (-b - np.sqrt(np.maximum(inside, 0))) / a
-    z = origin[2] + side * rays[..., 2]
+    z = origin[..., 2] + side * rays[..., 2]
     side = np.where((inside >= 0) & (z >= 0) & (z <= thing.top), side, np.inf)
-    lid = (thing.top - origin[2]) / rays[..., 2]
+    lid = (thing.top - origin[..., 2]) / rays[..., 2]
     on_lid = np.sum((rel + lid[..., None] * flat) ** 2, -1) <= thing.radius**2
     return np.minimum(side, np.where(on_lid & (lid > 0), lid, np.inf))
 
 
 def _hit_cube(origin: np.ndarray, rays: np.ndarray, thing: Thing) -> np.ndarray:
-    cos, sin = np.cos(thing.theta), np.sin(thing.theta)
-    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])  # world row vector -> local
-    half = thing.top / 2
+    turn, half = _turn(thing), thing.top / 2
     start = (origin - (0.0, 0.0, half)) @ turn
     step = rays @ turn
     first, second = (-half - start) / step, (half - start) / step
@@ -141,4 +159,30 @@ def _hit_cube(origin: np.ndarray, rays: np.ndarray, thing: Thing) -> np.ndarray:
     return np.where((near <= far) & (near > 0), near, np.inf)
 
 
+def _turn(thing: Thing) -> np.ndarray:
+    """World row vectors times this are the thing's own: f64[3,3]."""
+    cos, sin = np.cos(thing.theta), np.sin(thing.theta)
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
+def _normals_sphere(points: np.ndarray, thing: Thing) -> np.ndarray:
+    return (points - (0.0, 0.0, thing.radius)) / thing.radius
+
+
+def _normals_cylinder(points: np.ndarray, thing: Thing) -> np.ndarray:
+    on_lid = points[:, 2] >= thing.top * (1 - 1e-9)
+    around = points * (1.0, 1.0, 0.0) / thing.radius
+    return np.where(on_lid[:, None], (0.0, 0.0, 1.0), around)
+
+
+def _normals_cube(points: np.ndarray, thing: Thing) -> np.ndarray:
+    """The face is that of the coordinate farthest from the middle."""
+    turn = _turn(thing)
+    local = (points - (0.0, 0.0, thing.top / 2)) @ turn
+    face = np.argmax(np.abs(local), -1)[:, None]
+    sign = np.sign(np.take_along_axis(local, face, -1))
+    return sign * turn.T[face[:, 0]]
+
+
 _HIT = {"sphere": _hit_sphere, "cylinder": _hit_cylinder, "cube": _hit_cube}
+_NORMALS = {"sphere": _normals_sphere, "cylinder": _normals_cylinder, "cube": _normals_cube}
