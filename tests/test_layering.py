@@ -23,7 +23,7 @@ ROWS = (
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
     ("1", "model.safetensors_reader model.attention"),
     ("1", "data.records data.curriculum data.visibility"),
-    ("1a", "data.labels data.placement"),
+    ("1a", "data.labels data.placement data.decoded"),
     ("1b", "reward.neighbours model.hf_files data.differences buckets"),
     ("1c", "model.hf_export data.produce"),
     ("1d", "model.hf data.worker data.supervise"),
