@@ -47,6 +47,7 @@ DOORS = {
     "optax": {"optim", "reward.matching"},  # matching: optax.assignment alone
     "orbax": {"checkpoint"},
     "grain": {"data.curriculum", "data.pipeline"},
+    "absl": {"data.pipeline"},  # tells Grain's worker processes that no flags are to be parsed
     "array_record": {"data.records"},
     "msgpack": {"data.records"},
     "PIL": {"data.records", "images", "pictures", "report"},

@@ -180,10 +180,10 @@ def _check_room(folder: Path, missing: Sequence[_Copy]) -> None:
     pairs = sum(copy.count for copy in missing)
     need = sum(copy.count * copy.pair_bytes for copy in missing)
     free = shutil.disk_usage(folder).free
-    figures = f"{pairs} decoded pairs of {folder.name} px need {need / 1e9:.2f} GB"
+    figures = f"{pairs} decoded pairs of {folder.name} px need {need / 1e6:.1f} MB"
     if need > free:
         raise OSError(
-            f"{folder}: {figures} and the disk has {free / 1e9:.2f} GB left; free some or read "
+            f"{folder}: {figures} and the disk has {free / 1e6:.1f} MB left; free some or read "
             "the shards themselves with --set data.cache=none"
         )
     print(f"data: {figures}; decoding them into {folder}", file=sys.stderr, flush=True)

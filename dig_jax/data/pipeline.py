@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 from flax import struct
 
 from dig_jax.boxes import BoxSet, pad_boxes, unit_from_px
@@ -240,6 +241,8 @@ def _in_processes(
     """
     ahead = max(1, cfg.data.prefetch)
     _check_shared_memory(cfg.data.workers, ahead, rows * pair_bytes)
+    if not flags.FLAGS.is_parsed():  # Grain 0.2.18 reads a flag as if absl had started us (#1355)
+        flags.FLAGS.mark_as_parsed()
     options = grain.multiprocessing.MultiprocessingOptions(
         num_workers=cfg.data.workers, per_worker_buffer_size=ahead
     )
