@@ -57,7 +57,7 @@ class DataConfig:
     cache: Literal["none", "decoded"] = "none"  # training pairs kept as raw pixels on disk (1)
 
     # (1) decoded: the first run writes every training pair, at the model's size, into
-    #     <root>/<bucket>/decoded; height x width x 6 bytes each (480x320: 0.9 MB, 12 times its
+    #     <root>/<bucket>/decoded; height x width x 6 bytes each (480x320: 0.9 MB, six times its
     #     PNGs; 96x64: 37 KB). Off unless asked for: a GRPO step takes seconds for pairs that
     #     decode in milliseconds. It pays where steps are short: supervised training, many epochs.
     #     Neither field has a say in which pairs a step sees.
