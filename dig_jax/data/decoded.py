@@ -74,8 +74,8 @@ class DecodedPairs:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pictures u8[2,Y,X,3], a read-only view of the file, and boxes f32[n,4] in pixels.
 
-        A process compares a pair with its checksum when it first reads it. Raises ValueError,
-        and removes the copy, where they differ.
+        A process compares a pair with its checksum when it first reads it. Where they differ it
+        raises ValueError, and the copy no longer counts as whole.
         """
         copy = self._copies[bisect.bisect_right(self._firsts, index) - 1]
         offset = (index - copy.first) * copy.pair_bytes
@@ -83,10 +83,10 @@ class DecodedPairs:
         images = np.memmap(copy.path, np.uint8, "r", offset, shape).view(np.ndarray)
         if not self._seen[index]:
             if zlib.crc32(images) != self._crc32[index]:
-                copy.path.unlink(missing_ok=True)
+                copy.facts.unlink(missing_ok=True)  # not the pixels: others are reading them
                 raise ValueError(
-                    f"its decoded copy in {copy.path} is damaged (another checksum) and has been "
-                    "removed; run the same command again to decode that shard anew"
+                    f"its decoded copy in {copy.path} is damaged (another checksum); "
+                    "run the same command again to decode that shard anew"
                 )
             self._seen[index] = True
         return images, self._boxes_px[slice(*self._box_ends[index : index + 2])]
