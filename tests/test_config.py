@@ -48,6 +48,8 @@ def path(tmp_path):
         ("rollout.temperature=0", r"rollout.temperature=0.0 is not above 0"),
         ("rollout.group=1", r"rollout.group=1 is below 2; use 2 or more"),
         ("data.image_width=0", r"data.image_width=0 is below 1; use 1 or more"),
+        ("data.workers=-1", r"data.workers=-1 is below 0; use 0 or more"),
+        ("data.cache=memory", r"data.cache='memory' is not a choice; use one of 'none', 'decoded'"),
         ("data.min_pixels=-1", r"data.min_pixels=-1 is below 0"),
         ("eval.decoding=beam", r"eval.decoding='beam' is not a choice; use one of 'policy'"),
         ("prompt.max_tokens=-1", r"prompt.max_tokens=-1 is below 0"),

@@ -23,7 +23,7 @@ ROWS = (
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
     ("1", "model.safetensors_reader model.attention"),
     ("1", "data.records data.curriculum data.visibility"),
-    ("1a", "data.labels data.placement"),
+    ("1a", "data.labels data.placement data.decoded"),
     ("1b", "reward.neighbours model.hf_files data.differences buckets"),
     ("1c", "model.hf_export data.produce data.certificates"),
     ("1d", "model.hf data.worker data.supervise"),
@@ -48,6 +48,7 @@ DOORS = {
     "optax": {"optim", "reward.matching"},  # matching: optax.assignment alone
     "orbax": {"checkpoint"},
     "grain": {"data.curriculum", "data.pipeline"},
+    "absl": {"data.pipeline"},  # tells Grain's worker processes that no flags are to be parsed
     "array_record": {"data.records"},
     "msgpack": {"data.records"},
     "PIL": {"data.records", "images", "pictures", "report"},

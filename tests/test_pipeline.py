@@ -1,8 +1,13 @@
 """Batches from shards: order, resume, process slices, padding, and errors before the start."""
 
 import dataclasses
+import importlib
 import itertools
+import os
+import re
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -125,6 +130,169 @@ def test_process_slices_partition_every_global_batch_in_order(root):
         joined = np.concatenate([half.images for half in halves])
         np.testing.assert_array_equal(joined, batch.images)
         assert [*identities(halves[:1])[0], *identities(halves[1:])[0]] == identities([batch])[0]
+
+
+def assert_same(batches, wanted):
+    """Equal pixels, boxes and identities, batch by batch."""
+    assert len(batches) == len(wanted)
+    assert identities(batches) == identities(wanted)
+    for got, want in zip(batches, wanted, strict=True):
+        np.testing.assert_array_equal(got.images, want.images)
+        np.testing.assert_array_equal(got.truth.boxes, want.truth.boxes)
+        np.testing.assert_array_equal(got.truth.valid, want.truth.valid)
+
+
+@pytest.mark.parametrize("size", [None, (24, 48)])
+def test_decoded_copies_give_the_same_batches_straight_resumed_and_sliced(root, size):
+    cfg = config(root, "data.cache=decoded")
+    wanted = list(pipeline.train_pairs(config(root), 0, size=size))
+    for _ in ("made", "found"):
+        assert_same(list(pipeline.train_pairs(cfg, 0, size=size)), wanted)
+    assert_same(list(pipeline.train_pairs(cfg, 5, size=size)), wanted[5:])
+    halves = [list(pipeline.train_pairs(cfg, 0, (rank, 2), size=size)) for rank in (0, 1)]
+    for left, right, whole in zip(*halves, wanted, strict=True):
+        np.testing.assert_array_equal(np.concatenate([left.images, right.images]), whole.images)
+
+
+def test_decoded_copies_are_read_without_decoding_a_picture(root, monkeypatch):
+    cfg = config(root, "data.cache=decoded")
+    wanted = list(pipeline.train_pairs(cfg, 0))
+    decoded_again = []
+    real = records.decode_images
+    monkeypatch.setattr(
+        records, "decode_images", lambda record: decoded_again.append(1) or real(record)
+    )
+    assert_same(list(pipeline.train_pairs(cfg, 0)), wanted)
+    assert len(decoded_again) == 2  # the first record of each bucket, when it is opened
+
+
+def test_copies_are_made_for_training_at_the_models_size_and_before_it_starts(root):
+    """Not by a check that does not know the size, and never of the evaluation's split."""
+    cfg = config(root, "data.cache=decoded")
+    pipeline.check_data(cfg)
+    assert not list(root.glob("*/decoded"))
+    assert pipeline.check_data(cfg, size=(24, 48)) == SIZES
+    pipeline.eval_pairs(cfg)
+    found = sorted(str(path.relative_to(root)) for path in root.glob("*/decoded/*"))
+    assert found == ["dual/decoded/48x24", "single/decoded/48x24"]
+
+
+def test_a_damaged_copy_names_the_record_and_the_same_command_heals_it(root):
+    cfg = config(root, "data.cache=decoded")
+    wanted = list(pipeline.train_pairs(cfg, 0))
+    copy = next((root / "single" / "decoded").rglob("*00001-of*.u8"))
+    data = bytearray(copy.read_bytes())
+    data[-1] ^= 1  # in the last pair of the shard
+    copy.write_bytes(data)
+    with pytest.raises(ValueError, match=r"single/pairs-00001-of-00002.* record 1: .*is damaged"):
+        list(pipeline.train_pairs(cfg, 0))
+    assert_same(list(pipeline.train_pairs(cfg, 0)), wanted)
+
+
+def test_copies_do_not_hide_a_wrong_size_or_too_many_boxes(root):
+    cfg = config(root, "data.cache=decoded")
+    pipeline.train_pairs(cfg, 0, size=(24, 48))
+    wrong = config(root, "data.cache=decoded", "data.image_width=48")
+    with pytest.raises(ValueError, match=r"record 0: image_a is 32x16 px .* is 48x16"):
+        pipeline.train_pairs(wrong, 0, size=(24, 48))
+    few = config(root, "data.cache=decoded", "data.max_boxes=2")
+    with pytest.raises(ValueError, match=r"single/pairs-00000.* record 2: 3 true boxes"):
+        pipeline.train_pairs(few, 0, size=(24, 48))
+
+
+def test_a_bad_record_is_found_while_copies_are_made_before_the_first_batch(root):
+    pairs = [pair("odd", i, width=48 if i == 3 else WIDTH) for i in range(5)]
+    write_split(root, "odd", pairs, shards=2)
+    cfg = config(root, "data.cache=decoded", "data.buckets=single,dual,odd")
+    cfg = dataclasses.replace(
+        cfg, curriculum=CurriculumConfig(stages=(Stage(until=8, weights={"odd": 1.0}),))
+    )
+    with pytest.raises(ValueError, match=r"odd/pairs-00001-of-00002.* record 0: .*48x16"):
+        pipeline.train_pairs(cfg, 0)
+
+
+def spying_collate(rows, *, max_boxes):
+    """`_collate` in a worker; `real` tells: another process than the tests', and no backend."""
+    from jax._src import xla_bridge
+
+    importlib.import_module(os.environ["TESTS_PROGRAM"])
+    batch = COLLATE(rows, max_boxes=max_boxes)
+    facts = [os.environ["TESTS_PID"] != str(os.getpid()), not xla_bridge.backends_are_initialized()]
+    return batch.replace(real=np.array([all(facts)] * len(rows)))
+
+
+COLLATE = pipeline._collate
+
+
+@pytest.fixture(scope="module")
+def by_workers(tmp_path_factory):
+    """What two workers give from step 1 on, what one gives, and how that one ends.
+
+    The two read decoded copies. The one imports what a training run imports, takes the second
+    half of every batch, and meets a bad record in the curriculum's second stage.
+    """
+    root = tmp_path_factory.mktemp("workers")
+    for split, size in SIZES.items():
+        write_split(root, split, [pair(split, i) for i in range(size)])
+    straight = list(pipeline.train_pairs(config(root), 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_collate", spying_collate)
+        patch.setenv("TESTS_PID", str(os.getpid()))
+        patch.setenv("TESTS_PROGRAM", "dig_jax.data.pipeline")
+        two = pipeline.train_pairs(config(root, "data.workers=2", "data.cache=decoded"), 1)
+        from_two = list(two)
+        two.close()
+        bad = [pair("dual", i, width=48 if i == 3 else WIDTH) for i in range(SIZES["dual"])]
+        shutil.rmtree(root / "dual")
+        write_split(root, "dual", bad)
+        patch.setenv("TESTS_PROGRAM", "dig_jax.train")
+        one = pipeline.train_pairs(config(root, "data.workers=1"), 0, (1, 2))
+        from_one = []
+        with pytest.raises(ValueError, match="image_a") as caught:
+            from_one.extend(one)
+        one.close()
+    return straight, from_two, from_one, str(caught.value)
+
+
+def test_workers_give_the_batches_of_threads_in_their_order(by_workers):
+    straight, from_two, from_one, _ = by_workers
+    assert_same(from_two, straight[1:])
+    assert len(from_one) >= 3
+    for half, whole in zip(from_one, straight, strict=False):
+        np.testing.assert_array_equal(half.images, whole.images[2:])
+        assert half.pair_id.tolist() == whole.pair_id[2:].tolist()
+
+
+def test_workers_never_start_a_jax_backend(by_workers):
+    """Not even after importing the whole program, which every spawned process does."""
+    _, from_two, from_one, _ = by_workers
+    assert all(batch.real.all() for batch in [*from_two, *from_one])
+
+
+def test_an_error_in_a_worker_names_file_and_record(by_workers):
+    assert re.search(r"dual/pairs-00001-of-00002.arrayrecord record 1: .* 48x16", by_workers[3])
+
+
+def test_batches_of_workers_are_plain_arrays_that_own_their_memory(by_workers):
+    for batch in by_workers[1]:
+        for leaf in (batch.images, batch.truth.boxes, batch.truth.valid, batch.pair_id):
+            assert type(leaf) is np.ndarray
+            assert leaf.flags.owndata
+
+
+def test_a_worker_whose_program_has_started_jax_refuses_to_work(root):
+    assert jax.devices()  # as a script without a main guard would
+    with pytest.raises(RuntimeError, match=r"worker 1 of 2: .* started a JAX backend; .*workers=0"):
+        pipeline._refuse_backend(1, 2)
+
+
+def test_too_little_shared_memory_is_found_before_a_worker_starts(root, monkeypatch):
+    free = shutil.disk_usage(root)._replace(free=64 << 20)
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(pipeline, "_SHARED_MEMORY", root)
+    cfg = config(root, "data.workers=3", "data.prefetch=5")
+    with pytest.raises(ValueError, match=r"data.workers=3 .*=5 need up to 84 MB .* has 67 MB left"):
+        pipeline.train_pairs(cfg, 0, size=(500, 333))
 
 
 def test_evaluation_pads_its_last_batch_and_says_so(root):

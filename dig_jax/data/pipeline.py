@@ -1,26 +1,33 @@
 """Rendered pairs as batches of numpy arrays, in an order that the step alone decides.
 
-Grain reads and decodes ahead in threads; `curriculum` says which pair each row holds. Nothing
-here touches a device: `sharding.shard_batch` takes a `Batch` from here on.
+Grain reads and decodes ahead, in threads or in processes of its own; `curriculum` says which pair
+each row holds. Nothing here touches a device: `sharding.shard_batch` takes a `Batch` from here on.
 """
 
 import bisect
+import contextlib
 import functools
 import itertools
 import json
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 from flax import struct
 
 from dig_jax.boxes import BoxSet, pad_boxes, unit_from_px
 from dig_jax.config import Config, DataConfig
 from dig_jax.data import records
 from dig_jax.data.curriculum import Curriculum, IndexTable, index_table
+from dig_jax.data.decoded import DecodedPairs, open_decoded
 from dig_jax.images import Size, resize
+
+_SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps what processes share
 
 
 @struct.dataclass
@@ -53,37 +60,67 @@ class Row(NamedTuple):
 class PairSource:
     """The pairs of one split, decoded and checked, as a Grain random-access source.
 
-    size   (height, width) that images are resized to; None leaves the records' own pixels
+    size    (height, width) that images are resized to; None leaves the records' own pixels
+    cache   as data.cache: "decoded" reads, and first makes, the split's decoded copies
 
     Opening it checks the shards against their manifest and decodes the first record. Raises
-    FileNotFoundError with the command that makes the data, and ValueError naming file and
-    record for bytes that are no pair, a wrong image size, or too many boxes.
+    FileNotFoundError with the command that makes the data, OSError where a decoded copy has no
+    room, and ValueError naming file and record for bytes that are no pair, a wrong image size,
+    or too many boxes. It pickles as names, without what those checks read.
     """
 
-    def __init__(self, cfg: DataConfig, split: str, size: Size | None = None):
+    def __init__(
+        self, cfg: DataConfig, split: str, size: Size | None = None, *, cache: str = "none"
+    ):
         self._cfg = cfg
-        self._size = size or (cfg.image_height, cfg.image_width)
+        own = (cfg.image_height, cfg.image_width)
+        self._size = tuple(size or own)
         self._bucket = cfg.buckets.index(split) if split in cfg.buckets else -1
         self._files = records.open_split(Path(cfg.root) / split)
         counts = [records.count_records(path) for path in self._files]
         self._ends = list(itertools.accumulate(counts))
         self._bytes = grain.sources.ArrayRecordDataSource([str(path) for path in self._files])
+        self._decoded: DecodedPairs | None = None
         if len(self):
-            self[0]
+            self._pair(0)
         _check_box_counts(self._files, cfg)
+        if cache == "decoded":
+            self._decoded = open_decoded(self._files, own, self._size, self._pair)
+            self._check_decoded()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def pair_bytes(self) -> int:
+        """Of the two images of a row."""
+        return 2 * self._size[0] * self._size[1] * 3
+
     def __getitem__(self, index: int) -> Row:
-        try:
-            pair = records.decode(self._bytes[index])
+        if self._decoded is None:
+            pair = self._pair(index)
+            sides = [resize(image, self._size) for image in (pair.image_a, pair.image_b)]
+            images, boxes_px = np.stack(sides), pair.boxes_px
+        else:
+            with self._named(index):
+                images, boxes_px = self._decoded[index]
+        boxes = unit_from_px(boxes_px, self._cfg.image_width, self._cfg.image_height)
+        return Row(images, boxes, index, self._bucket)
+
+    def _pair(self, index: int) -> records.Pair:
+        """A record as it is on disk, without masks."""
+        with self._named(index):
+            pair = records.decode_images(self._bytes[index])
             self._check(pair)
+        return pair
+
+    @contextlib.contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        """Puts file and record before whatever is wrong with them."""
+        try:
+            yield
         except Exception as error:  # a checksum failure has no type of its own
             raise ValueError(f"{self._where(index)}: {error}") from error
-        boxes = unit_from_px(pair.boxes_px, self._cfg.image_width, self._cfg.image_height)
-        images = [resize(image, self._size) for image in (pair.image_a, pair.image_b)]
-        return Row(np.stack(images), boxes, index, self._bucket)
 
     def _check(self, pair: records.Pair) -> None:
         want = (self._cfg.image_height, self._cfg.image_width, 3)
@@ -96,11 +133,22 @@ class PairSource:
                     f"data.image_width x image_height is {want[1]}x{want[0]}; render the split "
                     f"at that size with `python -m dig_jax.data render` or change the config"
                 )
-        if len(pair.boxes_px) > self._cfg.max_boxes:
+        self._check_count(len(pair.boxes_px))
+
+    def _check_count(self, boxes: int) -> None:
+        if boxes > self._cfg.max_boxes:
             raise ValueError(
-                f"{len(pair.boxes_px)} true boxes, more than data.max_boxes="
-                f"{self._cfg.max_boxes}; raise data.max_boxes"
+                f"{boxes} true boxes, more than data.max_boxes={self._cfg.max_boxes}; "
+                "raise data.max_boxes"
             )
+
+    def _check_decoded(self) -> None:
+        """The copies may have been made under a larger data.max_boxes."""
+        counts = self._decoded.box_counts()
+        if len(counts):
+            most = int(counts.argmax())
+            with self._named(most):
+                self._check_count(int(counts[most]))
 
     def _where(self, index: int) -> str:
         number = bisect.bisect_right(self._ends, index)
@@ -108,13 +156,17 @@ class PairSource:
         return f"{self._files[number]} record {index - first}"
 
 
-def check_data(cfg: Config) -> dict[str, int]:
+def check_data(cfg: Config, size: Size | None = None) -> dict[str, int]:
     """Opens every split a run will read; split -> number of pairs.
+
+    size   (height, width) that `train_pairs` will be asked for; with it the decoded copies
+           that cfg.data.cache wants are made here already, by default there
 
     Call it before anything expensive: it raises whatever would stop the run later (a missing
     folder, a broken shard, a wrong image size, too few pairs).
     """
-    sizes = {name: len(PairSource(cfg.data, name)) for name in _drawn(cfg)}
+    cache = cfg.data.cache if size else "none"
+    sizes = {name: len(PairSource(cfg.data, name, size, cache=cache)) for name in _drawn(cfg)}
     index_table(cfg, sizes)
     held_out = PairSource(cfg.data, cfg.data.eval_split)
     _check_enough(cfg, cfg.data.eval_split, held_out)
@@ -139,7 +191,7 @@ def train_pairs(
             f"pairs_per_step={cfg.pairs_per_step} is not a multiple of {count} processes; "
             f"use one, so that every process loads as many pairs"
         )
-    opened = {name: PairSource(cfg.data, name, size) for name in _drawn(cfg)}
+    opened = {name: PairSource(cfg.data, name, size, cache=cfg.data.cache) for name in _drawn(cfg)}
     table = index_table(cfg, {name: len(source) for name, source in opened.items()})
     mine = Curriculum(_rows_of(table, cfg, first_step, index, count))
     if not len(mine):
@@ -150,6 +202,8 @@ def train_pairs(
     pairs = grain.MapDataset.select_from_datasets(sources, mine)
     collate = functools.partial(_collate, max_boxes=cfg.data.max_boxes)
     batches = pairs.batch(cfg.pairs_per_step // count, batch_fn=collate)
+    if cfg.data.workers:
+        return iter(_in_processes(batches, cfg, cfg.pairs_per_step // count, unused.pair_bytes))
     ahead = cfg.data.prefetch
     options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
     return iter(batches.to_iter_dataset(options))
@@ -173,6 +227,69 @@ def eval_pairs(cfg: Config, split: str | None = None, *, size: Size | None = Non
         batch = _collate(rows + rows[:1] * fill, max_boxes=cfg.data.max_boxes)
         batches.append(batch.replace(real=np.arange(cfg.eval.batch) < len(rows)))
     return batches
+
+
+def _in_processes(
+    batches: grain.MapDataset, cfg: Config, rows: int, pair_bytes: int
+) -> grain.IterDataset:
+    """Batches decoded by data.workers processes, in the order of `batches`.
+
+    rows         pairs per batch of this process
+    pair_bytes   of two images as the model sees them
+
+    Worker w of n makes the batches w, w + n, w + 2n ...; Grain takes from each in turn.
+    """
+    ahead = max(1, cfg.data.prefetch)
+    _check_shared_memory(cfg.data.workers, ahead, rows * pair_bytes)
+    if not flags.FLAGS.is_parsed():  # Grain 0.2.18 reads a flag as if absl had started us (#1355)
+        flags.FLAGS.mark_as_parsed()
+    options = grain.multiprocessing.MultiprocessingOptions(
+        num_workers=cfg.data.workers, per_worker_buffer_size=ahead
+    )
+    # one thread each: the processes are what works ahead
+    alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    made = batches.to_iter_dataset(alone).mp_prefetch(options, worker_init_fn=_refuse_backend)
+    return made.map(_owned)
+
+
+def _check_shared_memory(workers: int, ahead: int, batch_bytes: int) -> None:
+    """A batch travels in shared memory, and a worker that finds none left dies by SIGBUS."""
+    if not _SHARED_MEMORY.is_dir():
+        return
+    # in each worker's queue, being put there, and being taken out
+    need = workers * (ahead + 2) * batch_bytes
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if need > free:
+        raise ValueError(
+            f"data.workers={workers} with data.prefetch={ahead} need up to {need / 1e6:.0f} MB of "
+            f"shared memory and {_SHARED_MEMORY} has {free / 1e6:.0f} MB left; use fewer, or give "
+            "it more (a container's --shm-size)"
+        )
+
+
+def _refuse_backend(worker: int, workers: int) -> None:
+    """Stops a worker whose program has already started JAX: it would take the accelerator.
+
+    A worker imports the main program anew. Looked up, not imported: nothing in `data` needs jax.
+    """
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if bridge is not None and bridge.backends_are_initialized():
+        raise RuntimeError(
+            f"data worker {worker} of {workers}: importing the main program started a JAX backend; "
+            "create arrays below `if __name__ == '__main__':`, or use --set data.workers=0"
+        )
+
+
+def _owned(batch: Batch) -> Batch:
+    """Plain arrays in place of shared memory.
+
+    A device array on a CPU may go on reading the memory of the NumPy array it came from.
+    """
+    truth = batch.truth.replace(
+        boxes=np.array(batch.truth.boxes), valid=np.array(batch.truth.valid)
+    )
+    names = ("images", "pair_id", "bucket", "real")
+    return batch.replace(truth=truth, **{name: np.array(getattr(batch, name)) for name in names})
 
 
 def _collate(rows: Sequence[Row], *, max_boxes: int) -> Batch:
