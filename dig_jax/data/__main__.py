@@ -25,6 +25,8 @@ VERBS = {
     "make": "dig_jax.data.make",
     "plan": "dig_jax.data.make",
     "render": "dig_jax.data.make",
+    "export": "dig_jax.data.export",
+    "import": "dig_jax.data.imports",
 }
 
 
