@@ -26,6 +26,8 @@ VERBS = {
     "plan": "dig_jax.data.make",
     "render": "dig_jax.data.make",
     "verify": "dig_jax.data.verify",
+    "export": "dig_jax.data.export",
+    "import": "dig_jax.data.imports",
 }
 
 
