@@ -25,6 +25,8 @@ VERBS = {
     "make": "dig_jax.data.make",
     "plan": "dig_jax.data.make",
     "render": "dig_jax.data.make",
+    "stats": "dig_jax.data.stats",
+    "show": "dig_jax.data.show",
 }
 
 
