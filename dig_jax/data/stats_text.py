@@ -94,11 +94,11 @@ def _k(splits: dict) -> list[list[str]]:
 
 
 def _types(splits: dict) -> list[list[str]]:
-    kinds = _kinds(kind for split in splits.values() for kind in split["types"]["counts"])
+    kinds = in_order(kind for split in splits.values() for kind in split["types"]["counts"])
     return _against(splits, "types", kinds)
 
 
-def _kinds(found: Iterable[str]) -> list[str]:
+def in_order(found: Iterable[str]) -> list[str]:
     """The types of differences that occur, ours first and in our order."""
     found = dict.fromkeys(found)
     return [*(kind for kind in TYPES if kind in found), *sorted(set(found) - set(TYPES))]
@@ -181,7 +181,7 @@ def _baseline(splits: dict) -> list[list[str]]:
 
 
 def _recall(splits: dict) -> list[list[str]]:
-    names = _kinds(t for s in splits.values() for t in s["baseline"]["0.5"]["recall_by_type"])
+    names = in_order(t for s in splits.values() for t in s["baseline"]["0.5"]["recall_by_type"])
     rows = [["", *names]]
     for name, split in splits.items():
         recall = split["baseline"]["0.5"]["recall_by_type"]
