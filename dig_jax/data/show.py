@@ -30,7 +30,7 @@ PICKS = {
 }
 _MAX_MB = 100
 _PER_CARD = 6000  # bytes of text
-_HEAT_PER_PX = 0.5  # bytes; .35 measured at 128x96 with independent noise
+_HEAT_PER_PX = 0.5  # bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, verb: str) -> int:
     indices = _indices(args.idx)
     splits = open_splits(args.root, args.splits)
     chosen = [choose(split, args.pick, args.pairs, args.seed, indices) for split in splits]
-    check_size(splits, chosen, args.max_mb)
+    check_size(chosen, args.max_mb)
     total, cards = sum(map(len, chosen)), []
     with progress("show", "pairs") as report:
         for split, spots in zip(splits, chosen, strict=True):
@@ -124,20 +124,30 @@ def slack(meta: dict, look: dict) -> float:
     return min(ratios)
 
 
-def check_size(splits: list[Split], chosen: list[list], max_mb: float) -> None:
+def check_size(chosen: list[list[tuple]], max_mb: float) -> None:
     """Refuse, before any work, a file that no browser would like."""
-    size, total = 0.0, sum(map(len, chosen))
-    for split, spots in zip(splits, chosen, strict=True):
-        stored = sum(path.stat().st_size for path in split.shards)
-        each = stored / max(sum(entry["count"] for entry in split.manifest["shards"]), 1)
-        pixels = split.look.get("width", 0) * split.look.get("height", 0)
-        size += len(spots) * (4 / 3 * (each + _HEAT_PER_PX * pixels) + _PER_CARD)
-    if size > max_mb * 1e6:
-        fits = int(max_mb * 1e6 * total / size / len(splits))
+    each = [_card_bytes(spots[0][0]) if spots else 0.0 for spots in chosen]
+    counts = [len(spots) for spots in chosen]
+
+    def size_mb(pairs: int) -> float:
+        return sum(min(pairs, n) * one for n, one in zip(counts, each, strict=True)) / 1e6
+
+    most = max(counts)
+    if size_mb(most) > max_mb:
+        fits = [pairs for pairs in range(1, most) if size_mb(pairs) <= max_mb]
+        fewer = f"--pairs {fits[-1]}, fewer --splits" if fits else "fewer --splits"
         raise ValueError(
-            f"{total} pairs would make a file of about {size / 1e6:.0f} MB, above --max-mb="
-            f"{max_mb:g}; use --pairs {max(fits, 1)}, fewer --splits or a higher --max-mb"
+            f"{sum(counts)} pairs would make a file of about {size_mb(most):.3g} MB, above "
+            f"--max-mb={max_mb:g}; use {fewer} or a higher --max-mb"
         )
+
+
+def _card_bytes(shard: Path) -> float:
+    """About what one pair takes in the file, by a shard of its split."""
+    stored = records.read_shard(shard)
+    height, width = records.decode(stored[0]).image_a.shape[:2]
+    record = sum(map(len, stored)) / len(stored)
+    return 4 / 3 * (record + _HEAT_PER_PX * width * height) + _PER_CARD
 
 
 def read_cards(split: Split, spots: list[tuple[Path, int, int]]) -> Iterator[Card]:
