@@ -80,7 +80,7 @@ def card_html(card: Card) -> str:
     anchor = escape(name.replace(" ", "-"))
     chips = "".join(_chip(kind) for kind in kinds) or '<span class="none">identical pair</span>'
     width, height = card.size
-    scaled = "down" if width > _SHOWN_PX else "up"
+    scaled = "pixels" if _shown_px(width) % width == 0 else "smooth"
     return (
         f'<article id="{anchor}" class="{scaled}" tabindex="-1" data-split="{escape(card.split)}" '
         f'data-k="{len(card.differences)}" data-types="{escape(json.dumps(kinds))}" '
@@ -183,7 +183,7 @@ def _facts(card: Card, found: np.ndarray) -> list[str]:
     if meta.get("camera_b"):
         facts.append("B has its own camera")
     if meta.get("attempt"):
-        facts.append(f"{meta['attempt']} scenes dropped before it")
+        facts.append(f"attempt {meta['attempt'] + 1}")
     score = baseline.score(found, card.pair.boxes_px, 0.5)
     facts.append(
         f"pixel difference finds {score.hits} of {len(card.differences)} with "
@@ -220,7 +220,7 @@ def _data_uri(png: bytes) -> str:
 def _shown_px(width: int) -> int:
     """A whole multiple of an image's width where one comes close to the readable width."""
     whole = width * max(1, (_SHOWN_PX + 16) // width)
-    return whole if whole > 0.8 * _SHOWN_PX else _SHOWN_PX
+    return whole if whole > 0.9 * _SHOWN_PX else _SHOWN_PX
 
 
 def _split_table(splits: Sequence[Split]) -> str:
