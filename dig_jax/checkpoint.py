@@ -32,6 +32,8 @@ MAY_CHANGE = (
     "data.root",
     "data.eval_split",
     "data.prefetch",
+    "data.workers",
+    "data.cache",
     "eval",
     "checkpoint",
     "mesh",

@@ -1,9 +1,15 @@
 """The pixel-difference baseline on images whose differences are known exactly."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from dig_jax.baseline import MIN_PX, THRESHOLD, pixel_difference
+from dig_jax.baseline import MIN_PX, THRESHOLD, pixel_difference, score
+from dig_jax.boxes import BoxSet, pad_boxes
+from dig_jax.config import RewardConfig
+from dig_jax.data.labels import box_iou
+from dig_jax.reward.reward import score_boxes
 
 Y, X = 96, 128
 
@@ -63,3 +69,59 @@ def test_smallest_component_scales_with_the_area(size, scale):
 def test_images_of_two_sizes_are_refused():
     with pytest.raises(ValueError, match="two uint8"):
         pixel_difference(pair()[0], pair(size=(48, 64))[0])
+
+
+def naive_hits(pred, true, threshold):
+    """The most pairs of disjoint boxes that reach the threshold, by trying every order."""
+    pairs = box_iou(np.array(pred, float), np.array(true, float)) >= threshold
+    small = pairs if len(pairs) <= pairs.shape[1] else pairs.T
+    columns = itertools.permutations(range(small.shape[1]), len(small))
+    return max(sum(small[i, j] for i, j in enumerate(order)) for order in columns)
+
+
+def test_score_matches_as_many_boxes_as_any_order_does():
+    rng = np.random.default_rng(0)
+    several = 0
+    for _ in range(200):
+        low = rng.integers(0, 8, (2, 4, 2))
+        boxes = np.concatenate([low, low + rng.integers(4, 12, low.shape)], -1)
+        pred, true = boxes[0, : rng.integers(1, 5)], boxes[1, : rng.integers(1, 5)]
+        got = score(pred, true, 0.4)
+        assert got.hits == naive_hits(pred, true, 0.4)
+        several += got.hits > 1
+    assert several > 20
+
+
+def test_score_takes_the_lesser_box_where_both_then_find_one():
+    """Greedy by IoU would give the middle box to its best partner and lose the other."""
+    true = [(0, 0, 10, 10), (0, 0, 10, 14)]
+    pred = [(0, 0, 10, 11), (0, 0, 10, 7)]
+    assert score(pred, true, 0.6).found == (True, True)
+
+
+def test_score_at_exactly_the_threshold_is_a_hit():
+    true, pred = [(0, 0, 4, 4)], [(0, 0, 4, 3)]
+    assert score(pred, true, 0.75).hits == 1
+    assert score(pred, true, 0.76).hits == 0
+
+
+def test_score_counts_a_box_once():
+    got = score([(0, 0, 9, 9)] * 3, [(0, 0, 9, 9)], 0.5)
+    assert (got.hits, got.precision, got.recall, got.f1) == (1, 1 / 3, 1.0, 0.5)
+    assert not got.is_exact
+
+
+@pytest.mark.parametrize(
+    ("n_pred", "n_true", "value"), [(0, 0, 1.0), (2, 0, 0.0), (0, 2, 0.0), (2, 2, 1.0)]
+)
+def test_score_of_empty_sets_follows_the_reward(n_pred, n_true, value):
+    boxes = [(0, 0, 5, 5), (20, 20, 30, 30)]
+    got = score(boxes[:n_pred], boxes[:n_true], 0.5)
+    assert got.f1 == got.precision == got.recall == value
+    assert got.is_exact == bool(value)
+    cfg = RewardConfig()
+    sets = [pad_boxes([np.array(boxes[:n]) / 32], 4) for n in (n_pred, n_true)]
+    pred = BoxSet(sets[0].boxes[None], sets[0].valid[None])
+    parts = score_boxes(cfg, pred, sets[1], np.ones((1, 1), np.float32)).parts
+    for name in ("f1", "precision", "recall"):
+        assert float(parts[name][0, 0]) == value, name

@@ -28,6 +28,8 @@ VERBS = {
     "verify": "dig_jax.data.verify",
     "export": "dig_jax.data.export",
     "import": "dig_jax.data.imports",
+    "stats": "dig_jax.data.stats",
+    "show": "dig_jax.data.show",
 }
 
 

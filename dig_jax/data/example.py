@@ -11,9 +11,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgpack
-
 from dig_jax.boxes import qwen_from_unit, unit_from_px
+from dig_jax.data import records
 
 # Columns of the two tables: a name is a scalar type, [x] a list of x, {..} a structure.
 PAIRS = {
@@ -72,7 +71,7 @@ class Example:
 def unpack(record: bytes) -> dict:
     """The named fields of a record; raises ValueError where `pack` would not give it back."""
     try:
-        fields = msgpack.unpackb(record)
+        fields = records.unpack(record)
         whole = set(fields) <= set(_FIELDS) and pack(fields) == record
     except Exception as error:  # msgpack has several exception types
         raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
@@ -87,7 +86,7 @@ def unpack(record: bytes) -> dict:
 def pack(fields: dict) -> bytes:
     """The record with these fields; absent and None masks are left out."""
     ordered = {name: fields[name] for name in _FIELDS if fields.get(name) is not None}
-    return msgpack.packb(ordered)
+    return records.pack(ordered)
 
 
 def read_example(record: bytes, split: str, index: int) -> Example:

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from dig_jax import typed
-from dig_jax.data import cluster
+from dig_jax.data import cluster, stats, verify
 from dig_jax.data.draws import SPLIT_IDS, Draw, SplitSpec
 from dig_jax.data.feasible import check_feasible
 from dig_jax.data.plans import plan_split
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, verb: str) -> int:
         _plan(corpus, args, part)
     if verb in ("render", "make"):
         _render(corpus, args, part)
-    return 0
+    return _check(corpus, args, part) if verb == "make" else 0
 
 
 def corpus_from(args: argparse.Namespace) -> Corpus:
@@ -100,6 +100,18 @@ def _part(text: str) -> tuple[int, int]:
     ok = index.isdigit() and count.isdigit() and int(count) > 0
     typed.require(ok, "--shards", text, "is not I/N", "write 0/8 for the first of eight parts")
     return int(index), int(count)
+
+
+def _check(corpus: Corpus, args: argparse.Namespace, part: tuple[int, int]) -> int:
+    """Verify what was made and count it; 1 where something does not hold."""
+    if part != (0, 1):
+        print(f"part {args.shards} is made; verify and stats need all parts")
+        return 0
+    names = ",".join(spec.split for spec in corpus.splits)
+    asked = {"root": args.root, "splits": names, "workers": args.workers, "seed": args.seed}
+    sound = verify.run(argparse.Namespace(**asked, sample=2, release=False), "verify") == 0
+    whole = argparse.Namespace(root=args.root, splits=None, json=None, workers=args.workers)
+    return 0 if stats.run(whole, "stats") == 0 and sound else 1
 
 
 def _plan(corpus: Corpus, args: argparse.Namespace, part: tuple[int, int]) -> None:

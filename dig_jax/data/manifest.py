@@ -16,6 +16,9 @@ from dig_jax.data.draws import SplitSpec
 from dig_jax.data.look import SceneConfig
 from dig_jax.data.supervise import Made
 
+# Under what name a manifest tells the version of the renderer.
+RENDERERS = {"bpy": "bpy", "numpy": "raytrace"}
+
 
 def request_identity(spec: SplitSpec, config: SceneConfig) -> dict:
     """What must be equal for two shards to belong together."""
@@ -75,7 +78,9 @@ def _manifest(spec: SplitSpec, config: SceneConfig, entries: dict[int, dict]) ->
         "renderer": config.renderer,
         "versions": {
             "dig_jax": dig_jax.__version__,
-            config.renderer: sorted({version for entry in shards for version in entry["renderer"]}),
+            RENDERERS[config.renderer]: sorted(
+                {version for entry in shards for version in entry["renderer"]}
+            ),
             "numpy": np.__version__,
             "python": platform.python_version(),
         },

@@ -54,13 +54,23 @@ def encode(pair: Pair) -> bytes:
     arrays = {name: getattr(pair, name) for name in _IMAGES}
     fields = {name: _png(array) for name, array in arrays.items() if array is not None}
     fields["meta"] = json.dumps(pair.meta, separators=(",", ":"))
+    return pack(fields)
+
+
+def pack(fields: dict) -> bytes:
+    """A record of named fields: PNG bytes of the pictures, the meta's JSON text."""
     return msgpack.packb(fields)
+
+
+def unpack(record: bytes) -> dict:
+    """Inverse of `pack`; raises one of msgpack's exceptions, or ValueError."""
+    return msgpack.unpackb(record)
 
 
 def decode(record: bytes) -> Pair:
     """Inverse of `encode`; raises ValueError where the bytes are not a record."""
     try:
-        fields = msgpack.unpackb(record)
+        fields = unpack(record)
         arrays = {name: _pixels(fields[name]) for name in _IMAGES[:2]}
         arrays |= {name: _pixels(fields[name]) if name in fields else None for name in _IMAGES[2:]}
         return Pair(**arrays, meta=json.loads(fields["meta"]))
@@ -71,7 +81,7 @@ def decode(record: bytes) -> Pair:
 def decode_images(record: bytes) -> Pair:
     """`decode` but for the masks, which are None: training does not read them."""
     try:
-        fields = msgpack.unpackb(record)
+        fields = unpack(record)
         arrays = [_pixels(fields[name]) for name in _IMAGES[:2]]
         return Pair(*arrays, None, None, json.loads(fields["meta"]))
     except Exception as error:  # every codec has its own exception type
@@ -81,7 +91,7 @@ def decode_images(record: bytes) -> Pair:
 def decode_meta(record: bytes) -> dict:
     """A record's meta alone, without decoding a picture."""
     try:
-        return json.loads(msgpack.unpackb(record)["meta"])
+        return json.loads(unpack(record)["meta"])
     except Exception as error:
         raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
 

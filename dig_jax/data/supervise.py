@@ -49,7 +49,7 @@ class Made:
     record: bytes
     dropped: Counter
     cpu_s: float
-    renderer: str  # Blender's version
+    renderer: str  # its version
 
 
 def check_renderer(config: SceneConfig) -> None:

@@ -19,6 +19,7 @@ from dig_jax.data import machine, records
 from dig_jax.data.certificates import problems
 from dig_jax.data.draws import SplitSpec
 from dig_jax.data.look import SceneConfig, config_from_json
+from dig_jax.data.manifest import RENDERERS
 from dig_jax.data.parallel import map_in_order
 from dig_jax.data.produce import Planned, Request
 from dig_jax.data.scene import plan_from_json
@@ -169,7 +170,7 @@ def _check_sample(folder, manifest, spec, config, sample, seed, workers, outcome
     same_cpu = manifest["cpu"] == [machine.cpu_family()]
     try:
         for made in render_pairs(config, requests, min(workers, len(requests))):
-            same_version = manifest["versions"][config.renderer] == [made.renderer]
+            same_version = manifest["versions"][RENDERERS[config.renderer]] == [made.renderer]
             outcome.rendered += 1
             if same_cpu and same_version:
                 if made.record != stored[made.idx]:

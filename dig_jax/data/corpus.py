@@ -1,0 +1,55 @@
+"""The splits of a folder as they are on disk, rendered here or imported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dig_jax import typed
+from dig_jax.data import records
+from dig_jax.data.draws import SPLIT_IDS
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split on disk."""
+
+    name: str
+    manifest: dict
+    shards: tuple[Path, ...]
+
+    @property
+    def draw(self) -> dict:
+        """What its pairs were drawn from; empty for imported ones."""
+        return self.manifest.get("request", {}).get("draw", {})
+
+    @property
+    def look(self) -> dict:
+        """The settings of its scenes; empty for imported ones."""
+        return self.manifest.get("settings") or {}
+
+
+def open_splits(root: Path, names: str | None = None) -> list[Split]:
+    """The splits of a folder, or those named; one that is not whole yet counts as it is.
+
+    Raises FileNotFoundError where there is none, ValueError for a name that is not there.
+    """
+    known = [path.parent.name for path in root.glob(f"*/{records.MANIFEST}")]
+    known.sort(key=lambda name: (SPLIT_IDS.get(name, len(known) + 2**31), name))
+    if not known:
+        one = (root / records.MANIFEST).is_file()
+        hint = f"it is a split itself, use --root {root.parent}" if one else "render some first"
+        raise FileNotFoundError(f"--root {root} holds no splits; {hint}")
+    wanted = [name.strip() for name in names.split(",")] if names else known
+    for name in wanted:
+        ok = name in known and wanted.count(name) == 1
+        rule = "is repeated" if name in known else f"is not a split of {root}"
+        typed.require(ok, "--splits", name, rule, f"use {', '.join(known)}")
+    return [_open_split(root / name) for name in wanted]
+
+
+def _open_split(folder: Path) -> Split:
+    shards = records.open_split(folder, allow_partial=True, verify=False)
+    manifest = json.loads((folder / records.MANIFEST).read_text())
+    return Split(folder.name, manifest, tuple(shards))
