@@ -11,15 +11,20 @@ from dig_jax.config import Config, load_config
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --config, --set and --run-dir to a parser that may have more of its own."""
     parser.add_argument("--config", required=True, metavar="F", help="a file of configs/")
+    add_settings(parser, "one field of the config, by its dotted path")
+    parser.add_argument("--run-dir", metavar="D", help="run folder, instead of the config's")
+
+
+def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds the repeatable --set A.B=C; `typed.override` applies the list `settings`."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="A.B=C",
         dest="settings",
-        help="one field of the config, by its dotted path; repeatable",
+        help=f"{what}; repeatable",
     )
-    parser.add_argument("--run-dir", metavar="D", help="run folder, instead of the config's")
 
 
 def config_from(args: argparse.Namespace) -> Config:

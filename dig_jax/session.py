@@ -73,7 +73,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     local = str(local_companions(source))
     size = image_size(cfg.data, local, model)
     decoding = _decoding(cfg, local)
-    check_data(cfg)
+    check_data(cfg, size)
     processor = prompts.load_processor(local)
     _check_stops(processor, model, source)
     prompt = prompts.make_prompt(

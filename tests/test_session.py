@@ -31,7 +31,7 @@ THINKING = Path(__file__).parent / "templates" / "thinking.jinja"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The tiny base without its weights; what is wrong must be found before they are read."""
-    monkeypatch.setattr(session, "check_data", lambda cfg: None)
+    monkeypatch.setattr(session, "check_data", lambda cfg, size: None)
     one_device = partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(session.sharding, "make_mesh", one_device)
     for file in ASSETS.iterdir():

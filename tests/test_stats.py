@@ -221,7 +221,7 @@ def test_bars_show_any_count_but_zero():
         ("", "mixd", "use mixed, test_same"),
         ("", "mixed,mixed", "is repeated"),
         ("mixed", None, "it is a split itself"),
-        ("nowhere", None, "render some first"),
+        ("nowhere", None, "dig_jax.data make --preset tiny"),
     ],
 )
 def test_wrong_requests_say_what_to_do(painted, where, names, message):

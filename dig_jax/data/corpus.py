@@ -10,6 +10,8 @@ from dig_jax import typed
 from dig_jax.data import records
 from dig_jax.data.draws import SPLIT_IDS
 
+_MAKE_SOME = "make some with `python -m dig_jax.data make --preset tiny --root {}`"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -30,8 +32,8 @@ class Split:
         return self.manifest.get("settings") or {}
 
 
-def open_splits(root: Path, names: str | None = None) -> list[Split]:
-    """The splits of a folder, or those named; one that is not whole yet counts as it is.
+def split_folders(root: Path, names: str | None = None) -> list[Path]:
+    """The split folders of a root, or those named, separated by commas.
 
     Raises FileNotFoundError where there is none, ValueError for a name that is not there.
     """
@@ -39,14 +41,19 @@ def open_splits(root: Path, names: str | None = None) -> list[Split]:
     known.sort(key=lambda name: (SPLIT_IDS.get(name, len(known) + 2**31), name))
     if not known:
         one = (root / records.MANIFEST).is_file()
-        hint = f"it is a split itself, use --root {root.parent}" if one else "render some first"
+        hint = f"it is a split itself, use --root {root.parent}" if one else _MAKE_SOME.format(root)
         raise FileNotFoundError(f"--root {root} holds no splits; {hint}")
     wanted = [name.strip() for name in names.split(",")] if names else known
     for name in wanted:
         ok = name in known and wanted.count(name) == 1
         rule = "is repeated" if name in known else f"is not a split of {root}"
         typed.require(ok, "--splits", name, rule, f"use {', '.join(known)}")
-    return [_open_split(root / name) for name in wanted]
+    return [root / name for name in wanted]
+
+
+def open_splits(root: Path, names: str | None = None) -> list[Split]:
+    """The splits of `split_folders`, opened; one that is not whole yet counts as it is."""
+    return [_open_split(folder) for folder in split_folders(root, names)]
 
 
 def _open_split(folder: Path) -> Split:

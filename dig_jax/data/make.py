@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from dig_jax import typed
+from dig_jax.commandline import add_settings
 from dig_jax.data import cluster, stats, verify
 from dig_jax.data.draws import SPLIT_IDS, Draw, SplitSpec
 from dig_jax.data.feasible import check_feasible
@@ -32,14 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("--k", type=int, default=1, help="with --split: differences, at least")
     parser.add_argument("--k-max", type=int, help="with --split: at most; default: --k")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="A.B=C",
-        dest="settings",
-        help="a field of the corpus: look.samples=16, splits.0.pairs=100; repeatable",
-    )
+    add_settings(parser, "a field of the corpus: look.samples=16, splits.0.pairs=100")
     parser.add_argument(
         "--shards",
         default="0/1",

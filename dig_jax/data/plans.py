@@ -10,7 +10,6 @@ pair does not certify, so a split has the same bytes with and without them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -87,7 +86,5 @@ def _write(path: Path, indices: range, spec: SplitSpec, config: SceneConfig) -> 
     for idx in indices:
         planned = planned_to_json(plan_pair(config, spec.draw, idx))
         lines.append(json.dumps({"idx": idx, **planned}))
-    tmp = records.temporary(path)
-    tmp.write_text("\n".join(lines) + "\n")
-    os.replace(tmp, path)
+    records.write_text(path, "\n".join(lines) + "\n")
     return path

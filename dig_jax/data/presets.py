@@ -52,7 +52,7 @@ def preset(name: str, seed: int = 0) -> Corpus:
     """A shipped corpus; raises ValueError naming the nearest for an unknown name.
 
     tiny         128x96, 16 samples: the paper's splits, small enough for a laptop
-    fast         320x240, 8 samples: the same splits at half the paper's cost
+    fast         320x240, 8 samples: the same splits at half the paper's pixels
     paper        480x320, 8 samples: 1.6K single, 1.6K dual, 1.6K mixed, and test splits
     quickstart   96x64, 8 samples: what scripts/quickstart.sh trains and scores on
     base         96x64, 8 samples: what the shipped tiny model's cold start was trained on

@@ -239,6 +239,10 @@ def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = T
 
 def _command_for(folder: Path) -> str:
     """The command that makes a split, and the one that makes it with its siblings."""
+    known = folder / MANIFEST
+    if known.is_file() and json.loads(known.read_text()).get("renderer") == "import":
+        place = f"--root {folder.parent} --split {folder.name}"
+        return f"`python -m dig_jax.data import FILES {place}`"
     presets = {"base": "base", "dev": "base"}
     presets |= dict.fromkeys(("single", "dual", "mixed", "heldout"), "quickstart")
     program = f"python -m dig_jax.data render --root {folder.parent}"
@@ -281,8 +285,13 @@ def _first_bad(path: Path) -> str:
 
 def write_json(path: Path, value: dict) -> None:
     """Write whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write whole or not at all."""
     tmp = temporary(path)
-    tmp.write_text(json.dumps(value, indent=1) + "\n")
+    tmp.write_text(text, encoding="utf-8")
     os.replace(tmp, path)
 
 

@@ -150,14 +150,14 @@ def _aim(thing, location, target) -> None:
 
 def _cube_mesh():
     bpy.ops.mesh.primitive_cube_add(size=2**0.5)
-    return _bevelled(width=0.03, segments=2)
+    return _bevelled()
 
 
 def _sphere_mesh(segments: int = 48, rings: int = 24):
     """A unit sphere made point by point, its normals told, not computed.
 
     Blender's own comes with its faces in another order in every process and sums its normals
-    in several threads: the last bits differed, and with them one pixel in some tens of pictures.
+    in several threads: the last bits differed, and with them a pixel of some pictures.
     """
     down = np.pi * np.arange(1, rings) / rings
     around = 2 * np.pi * np.arange(segments) / segments
@@ -189,18 +189,17 @@ def _sphere_faces(segments: int, rings: int) -> list[tuple[int, ...]]:
 
 def _cylinder_mesh():
     bpy.ops.mesh.primitive_cylinder_add(vertices=64, radius=1.0, depth=2.0)
-    return _bevelled(width=0.03, segments=2)
+    return _bevelled()
 
 
-def _bevelled(width: float, segments: int):
+def _bevelled():
     """The active object's mesh, edges rounded, smooth-shaded; the object itself is removed."""
     helper = bpy.context.object
     bpy.ops.object.shade_smooth()
-    if segments:
-        bevel = helper.modifiers.new("bevel", "BEVEL")
-        bevel.width, bevel.segments = width, segments
-        bevel.limit_method, bevel.harden_normals = "ANGLE", True
-        bpy.ops.object.modifier_apply(modifier="bevel")
+    bevel = helper.modifiers.new("bevel", "BEVEL")
+    bevel.width, bevel.segments = 0.03, 2
+    bevel.limit_method, bevel.harden_normals = "ANGLE", True
+    bpy.ops.object.modifier_apply(modifier="bevel")
     mesh = helper.data
     mesh.use_fake_user = True
     mesh.materials.clear()

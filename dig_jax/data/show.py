@@ -9,7 +9,6 @@ Every pair is there with A, B, a map of where they differ, and boxes that can be
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +63,8 @@ def run(args: argparse.Namespace, verb: str) -> int:
     title = args.root.resolve().name
     text = page(title, splits, f"{total} pairs, {order}", cards)
     out = args.out or args.root / "sheet.html"
-    write_text(out, text)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    records.write_text(out, text)
     print(f"{out}: {total} pairs, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
     return 0
 
@@ -159,14 +159,6 @@ def read_cards(split: Split, spots: list[tuple[Path, int, int]]) -> Iterator[Car
         pair, fields = records.decode(record), records.unpack(record)
         idx = pair.meta.get("idx", idx)
         yield Card(split.name, idx, pair, fields["image_a"], fields["image_b"])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = records.temporary(path)
-    tmp.write_text(text, encoding="utf-8")
-    os.replace(tmp, path)
 
 
 def _signal(difference: dict) -> float:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from scipy.special import chdtrc
 from dig_jax import typed
 from dig_jax.data import records, stats_text
 from dig_jax.data.corpus import Split, open_splits
+from dig_jax.data.parallel import map_in_order
 from dig_jax.data.progress import progress
 from dig_jax.data.splits import default_workers
 from dig_jax.data.survey import IOUS, Survey, survey_shard
@@ -82,13 +81,8 @@ def _surveys(splits: list[Split], workers: int) -> Iterator[tuple[str, Survey]]:
         names += [split.name] * len(split.shards)
         paths += split.shards
         firsts += [0, *itertools.accumulate(counts)][: len(counts)]
-    workers = min(workers, len(paths))
-    if workers <= 1:
-        yield from zip(names, map(survey_shard, paths, firsts), strict=True)
-        return
-    spawn = multiprocessing.get_context("spawn")  # a fork of a threaded program may hang
-    with ProcessPoolExecutor(workers, spawn) as pool:
-        yield from zip(names, pool.map(survey_shard, paths, firsts), strict=True)
+    workers = max(min(workers, len(paths)), 1)
+    yield from zip(names, map_in_order(survey_shard, workers, paths, firsts), strict=True)
 
 
 def split_stats(split: Split, survey: Survey, highs: dict[str, float]) -> dict:

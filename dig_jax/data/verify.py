@@ -17,6 +17,7 @@ import numpy as np
 from dig_jax import typed
 from dig_jax.data import machine, records
 from dig_jax.data.certificates import problems
+from dig_jax.data.corpus import split_folders
 from dig_jax.data.draws import SplitSpec
 from dig_jax.data.look import SceneConfig, config_from_json
 from dig_jax.data.manifest import RENDERERS
@@ -72,24 +73,6 @@ def run(args: argparse.Namespace, verb: str) -> int:
         if len(outcome.found) > _SHOWN:
             print(f"  ... and {len(outcome.found) - _SHOWN} more")
     return 0 if sound else 1
-
-
-def split_folders(root: Path, names: str | None = None) -> list[Path]:
-    """The split folders under a root, or those named; raises FileNotFoundError where none is."""
-    found = sorted(path.parent for path in root.glob(f"*/{records.MANIFEST}"))
-    if names:
-        wanted = [name.strip() for name in names.split(",")]
-        missing = [name for name in wanted if root / name not in found]
-        known = ", ".join(path.name for path in found) or "none"
-        if missing:
-            raise FileNotFoundError(f"{root} has no split {', '.join(missing)}; it has {known}")
-        found = [root / name for name in wanted]
-    if not found:
-        raise FileNotFoundError(
-            f"{root} holds no split with a {records.MANIFEST}; make some with "
-            f"`python -m dig_jax.data make --preset tiny --root {root}`"
-        )
-    return found
 
 
 def verify_split(
