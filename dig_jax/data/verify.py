@@ -64,10 +64,10 @@ def run(args: argparse.Namespace, verb: str) -> int:
     for folder in folders:
         outcome = verify_split(folder, args.sample, args.seed, args.workers, args.release)
         sound &= not outcome.found
-        print(
-            f"{folder}: {outcome.pairs} pairs checked, {outcome.rendered} rendered again "
-            f"({outcome.comparison} compared): {len(outcome.found) or 'no'} problems"
-        )
+        again = f"{outcome.rendered} rendered again"
+        again += f" ({outcome.comparison} compared)" if outcome.rendered else ""
+        problems_found = f"{len(outcome.found) or 'no'} problems"
+        print(f"{folder}: {outcome.pairs} pairs checked, {again}: {problems_found}")
         for line in outcome.found[:_SHOWN]:
             print(f"  {folder.name} {line}")
         if len(outcome.found) > _SHOWN:
