@@ -26,11 +26,12 @@ from dig_jax import checkpoint
 from dig_jax.card import card_text
 from dig_jax.compare import Side, compare, folder_side, read_one, restored
 from dig_jax.config import Config, config_hash
-from dig_jax.model import hf, hf_config
+from dig_jax.model import hf, hf_config, lora
 from dig_jax.model.hf_export import check_target, copy_companions, new_folder
 from dig_jax.model.hf_files import is_remote, write_json
 from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs
 from dig_jax.runlog import progress
+from dig_jax.session import with_adapters
 from dig_jax.typed import to_plain
 
 ORIGIN = "dig_jax.json"  # in a folder we made: from which checkpoint
@@ -46,8 +47,10 @@ class Trained:
     model: ModelConfig
 
     def read(self, like: Params) -> Params:
-        """The part of the parameters that `like` names, placed as it says."""
-        return checkpoint.restore_params(self.cfg, like, self.step)
+        """The part of the parameters that `like` names, placed as it says; adapters merged."""
+        adapted = with_adapters(self.cfg, self.model)
+        wanted = like | lora.adapters_of(like, adapted)
+        return lora.merge(checkpoint.restore_params(self.cfg, wanted, self.step), adapted)
 
 
 def open_run(run: str | Path, *, step: int | None = None, source: str | None = None) -> Trained:

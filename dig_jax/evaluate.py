@@ -22,7 +22,7 @@ from dig_jax.boxes import pairwise_iou, unit_from_px
 from dig_jax.commandline import add_config_arguments, clear_errors, config_from
 from dig_jax.config import Config, RewardConfig
 from dig_jax.data.pipeline import Batch, eval_pairs
-from dig_jax.model.params import Params, model_specs, param_shapes
+from dig_jax.model.params import Params, placed_shapes
 from dig_jax.reward.matching import assign_on_host
 from dig_jax.reward.reward import make_reward, matching_cost, score_texts
 from dig_jax.rollout import make_sampler
@@ -179,12 +179,7 @@ def decode_text(session: Session) -> str:
 
 def trained_weights(session: Session) -> Params:
     """The parameters of the run's newest checkpoint, without its optimiser state."""
-    specs = model_specs(session.model)
-    like = jax.tree.map(
-        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
-        param_shapes(specs),
-        session.shardings,
-    )
+    like = placed_shapes(session.model, session.shardings)
     return checkpoint.restore_params(session.cfg, like)
 
 

@@ -1,20 +1,14 @@
-"""GRPO: group-relative advantages, a clipped surrogate, and a KL to the reference in the loss.
+"""GRPO: group-relative advantages, a clipped surrogate, and a KL to the reference.
 
-The loss of one batch of B pairs with G answers each, over all valid answer tokens:
+The loss of one minibatch of B pairs with G answers each, by default:
 
     ratio     = exp(logp - old)
     surrogate = min(ratio A, clip(ratio, 1 - low, 1 + high) A),  not below dual * A where A < 0
     k3        = exp(ref - logp) - (ref - logp) - 1
-    loss      = sum(-surrogate + beta k3) / tokens of the global minibatch
+    loss      = sum(-surrogate + beta k3) / tokens of the minibatch
 
-Where this departs from GRPO as first published:
-
-- token mean over the whole minibatch, not the mean of answer means, so that micro-batches of
-  any size and any mesh give the same gradient;
-- asymmetric clipping and a dual clip (`GrpoConfig`);
-- the advantage of a group whose rewards are all equal is exactly 0: in float32 the mean of
-  equal numbers need not be that number, and dividing the rest by a tiny spread is noise;
-- with one update per rollout, `old` is the policy itself and the ratio exactly 1.
+`advantage` and `objective` hold the pieces and their published variants; `GrpoConfig` chooses.
+With one update per rollout, `old` is the policy itself and the ratio exactly 1.
 """
 
 from collections.abc import Callable
@@ -24,13 +18,22 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dig_jax.config import CurriculumConfig, GrpoConfig
+from dig_jax.advantage import group_advantage
+from dig_jax.config import Config, CurriculumConfig, GrpoConfig
 from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.qwen3vl import SeenImages
+from dig_jax.objective import (
+    importance_ratio,
+    kl_penalty,
+    kl_per_token,
+    surrogate,
+    token_weights,
+    trained_tokens,
+)
 from dig_jax.optim import Optimizer
 from dig_jax.prompt import PromptInputs
 from dig_jax.rollout import Rollout, make_scorer
-
-EXPONENT = 20.0  # log-ratios are clamped to this before exp: e^20 is already absurd
+from dig_jax.trainable import join, split
 
 
 @struct.dataclass
@@ -39,7 +42,8 @@ class TrainState:
 
     params     f32, nested dict of the Spec table
     opt_state  of `optim.make_optimizer`
-    reference  params that the KL pulls towards, or None when grpo.kl_coef is 0
+    reference  trained part of the params that the KL pulls towards, in `grpo.reference`'s form;
+               None when grpo.kl_coef is 0
     step       i32[]   rollout batches done
     """
 
@@ -49,26 +53,44 @@ class TrainState:
     step: jax.Array
 
     @classmethod
-    def start(cls, params: Params, optimizer: Optimizer, *, keep_reference: bool) -> "TrainState":
+    def start(
+        cls, params: Params, optimizer: Optimizer, cfg: GrpoConfig, trained: frozenset[str]
+    ) -> "TrainState":
         """Step 0: the policy is its own reference."""
+        part = split(params, trained)[0]
         return cls(
             params=params,
-            opt_state=optimizer.init(params),
-            reference=jax.tree.map(jnp.copy, params) if keep_reference else None,
+            opt_state=optimizer.init(part),
+            reference=as_reference(cfg, part) if cfg.kl_coef else None,
             step=jnp.int32(0),
         )
 
 
-def enter_stage(cfg: CurriculumConfig, optimizer: Optimizer, state: TrainState) -> TrainState:
+def as_reference(cfg: GrpoConfig, trained: Params) -> Params:
+    """A copy of the trained parameters as `cfg.reference` keeps them."""
+    dtype = jnp.bfloat16 if cfg.reference == "bfloat16" else jnp.float32
+    return jax.tree.map(lambda a: jnp.array(a, dtype, copy=True), trained)
+
+
+def fetched(cfg: GrpoConfig, reference: Params | None) -> Params | None:
+    """The reference in the device's memory, from wherever `cfg.reference` keeps it."""
+    if cfg.reference != "host":
+        return reference
+    return jax.tree.map(lambda a: jax.device_put(a, jax.memory.Space.Device), reference)
+
+
+def enter_stage(cfg: Config, state: TrainState, trained: frozenset[str]) -> TrainState:
     """The state at the first step of a later curriculum stage.
 
     Relaunching a trainer per stage silently moves the reference and resets Adam; here both are
-    choices: `cfg.reference` "per_stage" makes the policy the new reference, `cfg.optimizer`
-    "reset" zeroes the moments.
+    choices: `curriculum.reference` "per_stage" makes the policy the new reference,
+    `curriculum.optimizer` "reset" zeroes the moments.
     """
-    if cfg.reference == "per_stage" and state.reference is not None:
-        state = state.replace(reference=jax.tree.map(jnp.copy, state.params))
-    if cfg.optimizer == "reset":
+    policy: CurriculumConfig = cfg.curriculum
+    if policy.reference == "per_stage" and state.reference is not None:
+        part = split(state.params, trained)[0]
+        state = state.replace(reference=as_reference(cfg.grpo, part))
+    if policy.optimizer == "reset":
         state = state.replace(opt_state=jax.tree.map(jnp.zeros_like, state.opt_state))
     return state
 
@@ -78,9 +100,9 @@ class Answers:
     """What the loss reads of a rollout; every leaf has leading axes [B, G] but the first two.
 
     prompt     PromptInputs of B rows
-    images     u8[B, I, Y, X, 3]
+    images     u8[B, I, Y, X, 3], or SeenImages where the vision tower is frozen
     tokens     i32[B, G, T]
-    valid      bool[B, G, T]
+    weight     f32[B, G, T]   of each token in the loss of the whole minibatch; 0 = not trained
     sampled    f32[B, G, T]   the sampler's log-probs, for the gap metric
     old        f32[B, G, T]   log-probs before the first update; None: the policy's own
     reference  f32[B, G, T]   the reference's log-probs; None without KL
@@ -88,49 +110,13 @@ class Answers:
     """
 
     prompt: PromptInputs
-    images: jax.Array
+    images: jax.Array | SeenImages
     tokens: jax.Array
-    valid: jax.Array
+    weight: jax.Array
     sampled: jax.Array
     old: jax.Array | None
     reference: jax.Array | None
     advantage: jax.Array
-
-
-def group_advantage(reward: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
-    """Rewards relative to their group: (r - mean) / (std + eps), std with ddof 1.
-
-    reward  f32[B, G], G >= 2
-    ->      f32[B, G], and bool[B]: groups without spread, whose advantage is exactly 0
-    """
-    assert reward.ndim == 2, reward.shape
-    assert reward.shape[1] > 1, reward.shape
-    flat = reward.max(-1) == reward.min(-1)
-    centred = reward - reward.mean(-1, keepdims=True)
-    spread = reward.std(-1, ddof=1, keepdims=True)
-    return jnp.where(flat[:, None], 0.0, centred / (spread + eps)), flat
-
-
-def surrogate(logp: jax.Array, old: jax.Array, advantage: jax.Array, cfg: GrpoConfig):
-    """Clipped policy objective per token, to be maximised.
-
-    logp, old, advantage  f32, same shape
-    ->                    f32 objective, f32 ratio
-    """
-    ratio = jnp.exp(jnp.clip(logp - old, -EXPONENT, EXPONENT))
-    clipped = jnp.clip(ratio, 1 - cfg.clip_low, 1 + cfg.clip_high)
-    lower = jnp.minimum(ratio * advantage, clipped * advantage)
-    bounded = jnp.maximum(lower, cfg.dual_clip * advantage)
-    return jnp.where(advantage < 0, bounded, lower), ratio
-
-
-def k3(logp: jax.Array, reference: jax.Array) -> jax.Array:
-    """Schulman's third estimator of KL(policy, reference) per token: >= 0, 0 where equal.
-
-    Unlike the plain log-ratio (k1), its gradient in a loss is not zero in expectation.
-    """
-    gap = jnp.clip(reference - logp, -EXPONENT, EXPONENT)
-    return jnp.expm1(gap) - gap  # exp(gap) - 1 in float32 is noise below gaps of 1e-3, and < 0
 
 
 class Unmoved(NamedTuple):
@@ -149,60 +135,76 @@ def token_loss(
     logp: jax.Array,
     entropy: jax.Array,
     batch: Answers,
-    tokens,
     cfg: GrpoConfig,
     unmoved: Unmoved = Unmoved(),  # noqa: B008 (immutable)
 ):
     """The loss of a slice of the minibatch, and what it says about the update.
 
     logp, entropy  f32[B, G, T] of the policy being trained
-    tokens         f32[]   valid tokens of the whole minibatch: slices add up exactly
-    ->             f32[], {"sum": token sums, "max": maxima}
+    ->             f32[], {"loss": its parts f32[B, G], "sum": token sums, "max": maxima}; slices
+                   of a minibatch add up exactly
     """
+    trained = batch.weight > 0
 
     def kept(x):
         """0 outside the mask, whatever stands there: times the mask, inf would become NaN."""
-        return jnp.where(batch.valid, x, 0.0)
+        return jnp.where(trained, x, 0.0)
 
     logp, sampled = kept(logp), kept(batch.sampled)
     own = jax.lax.stop_gradient(logp)
     old = own if batch.old is None else jnp.where(unmoved.old, own, kept(batch.old))
     advantage = jnp.broadcast_to(batch.advantage[..., None], logp.shape)
-    objective, ratio = surrogate(logp, old, advantage, cfg)
-    loss = -kept(objective).sum() / tokens
-    up, down = advantage > 0, advantage < 0
-    gap = jnp.abs(logp - sampled)
+    ratio = importance_ratio(logp, old, trained, cfg)
+    terms = {"policy": -surrogate(logp, ratio, advantage, cfg)}
+    up, down, gap = advantage > 0, advantage < 0, jnp.abs(logp - sampled)
     sums = {
         "entropy": entropy,
         "clip_high": up & (ratio > 1 + cfg.clip_high),
         "clip_low": down & (ratio < 1 - cfg.clip_low),
-        "clip_dual": down & (ratio > cfg.dual_clip),
+        "clip_dual": down & (ratio > (cfg.dual_clip or jnp.inf)),
         "sampler_gap": gap,
     }
+    if cfg.entropy_coef:
+        terms["entropy"] = -cfg.entropy_coef * entropy
     if batch.reference is not None:
         reference = jnp.where(unmoved.reference, own, kept(batch.reference))
-        penalty = k3(logp, reference)
-        loss = loss + cfg.kl_coef * kept(penalty).sum() / tokens
-        sums |= {"kl": penalty, "kl_k1": logp - reference}
-    maxima = {"ratio_max": kept(ratio).max(), "sampler_gap_max": gap.max()}
-    return loss, {"sum": {name: kept(x).sum() for name, x in sums.items()}, "max": maxima}
+        sums |= {"kl": kl_per_token(own, reference, "k3"), "kl_k1": own - reference}
+        if cfg.kl_in == "loss":
+            terms["kl"] = cfg.kl_coef * kl_penalty(logp, reference, cfg)
+    parts = {name: (kept(x) * batch.weight).sum(-1) for name, x in terms.items()}
+    loss = sum(part.sum() for part in parts.values())
+    return loss, {
+        "loss": parts,
+        "sum": {name: kept(x).sum() for name, x in sums.items()},
+        "max": {"ratio_max": kept(ratio).max(), "sampler_gap_max": gap.max()},
+    }
 
 
 def make_update(
-    cfg: GrpoConfig, config: ModelConfig, optimizer: Optimizer, *, temperature: float
+    cfg: GrpoConfig,
+    config: ModelConfig,
+    optimizer: Optimizer,
+    trained: frozenset[str],
+    *,
+    temperature: float,
 ) -> Callable:
-    """Bind the statics; returns update(state, prompt, images, rollout, advantage).
+    """Bind the statics; returns update(state, prompt, images, rollout, reward).
 
-    prompt     PromptInputs of B rows
-    images     u8[B, I, Y, X, 3]
-    rollout    Rollout of the B pairs
-    advantage  f32[B, G]
-    ->         TrainState with `step` advanced, and metrics f32[] by name
+    trained   paths of the parameters that move (`trainable.trained_names`)
 
-    Runs epochs x minibatches optimiser updates, each over `accumulate` slices of pairs.
+    prompt    PromptInputs of B rows
+    images    u8[B, I, Y, X, 3], or SeenImages
+    rollout   Rollout of the B pairs
+    reward    f32[B, G]
+    ->        TrainState with `step` advanced; metrics f32[] by name; and of every answer the
+              advantage f32[B, G] and the parts of the loss f32[updates, B / minibatches, G]
+
+    Runs epochs x minibatches optimiser updates, each over `accumulate` slices of pairs. An update
+    whose loss or gradient is not finite moves nothing, nor does any after it: `finite` is then 0.
     """
     scorer = make_scorer(config, temperature=temperature, chunk=cfg.vocab_chunk)
     updates = cfg.epochs * cfg.minibatches
+    shaped = cfg.kl_coef > 0 and cfg.kl_in == "reward"
 
     def score(params, prompt, images, tokens):
         """Log-probs only, in the slices of the update: equal shapes give equal bits."""
@@ -210,53 +212,72 @@ def make_update(
         logp = jax.lax.map(lambda s: scorer(params, *s)[0], slices)
         return _join(logp)
 
-    def slice_loss(params, batch: Answers, tokens, unmoved):
-        logp, entropy = scorer(params, batch.prompt, batch.images, batch.tokens)
-        return token_loss(logp, jax.lax.stop_gradient(entropy), batch, tokens, cfg, unmoved)
+    def slice_loss(part, frozen, batch: Answers, unmoved):
+        logp, entropy = scorer(join(part, frozen), batch.prompt, batch.images, batch.tokens)
+        entropy = entropy if cfg.entropy_coef else jax.lax.stop_gradient(entropy)
+        return token_loss(logp, entropy, batch, cfg, unmoved)
 
-    def gradient(params, minibatch: Answers, unmoved: Unmoved):
-        tokens = jnp.maximum(minibatch.valid.sum(), 1).astype(jnp.float32)
-
+    def gradient(part, frozen, minibatch: Answers, unmoved: Unmoved):
         def add(total, batch):
             (loss, seen), grads = jax.value_and_grad(slice_loss, has_aux=True)(
-                params, batch, tokens, unmoved
+                part, frozen, batch, unmoved
             )
             return jax.tree.map(jnp.add, total, grads), (loss, seen)
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(jnp.zeros_like, part)
         grads, (losses, seen) = jax.lax.scan(add, zeros, _slices(minibatch, cfg.accumulate))
-        metrics = {"loss": losses.sum()}
+        tokens = jnp.maximum((minibatch.weight > 0).sum(), 1)
+        parts = _join(seen["loss"])
+        metrics = {"loss": losses.sum()} | {f"loss/{k}": x.sum() for k, x in parts.items()}
         metrics |= {name: x.sum() / tokens for name, x in seen["sum"].items()}
-        return grads, metrics | {name: x.max() for name, x in seen["max"].items()}
+        return grads, metrics | {name: x.max() for name, x in seen["max"].items()}, parts
 
-    def update(state: TrainState, prompt, images, rollout: Rollout, advantage):
+    def update(state: TrainState, prompt, images, rollout: Rollout, reward):
+        part, frozen = split(state.params, trained)
         known = (prompt, images, rollout.tokens)
+        needs_old = updates > 1 or shaped
+        old = score(state.params, *known) if needs_old else None
+        resident, reference = fetched(cfg, state.reference), None
+        if cfg.kl_coef:
+            reference = score(join(resident, frozen), *known)
+        if shaped:
+            still = _equal(as_reference(cfg, part), resident)
+            gap = kl_penalty(old, jnp.where(still, old, reference), cfg)
+            reward = reward - cfg.kl_coef * jnp.where(rollout.valid, gap, 0.0).sum(-1)
+        advantage, flat = group_advantage(cfg, reward)
         batch = Answers(
             prompt=prompt,
             images=images,
             tokens=rollout.tokens,
-            valid=rollout.valid,
+            weight=trained_tokens(rollout.valid, rollout.ended, cfg).astype(jnp.float32),
             sampled=rollout.logp,
-            old=score(state.params, *known) if updates > 1 else None,
-            reference=score(state.reference, *known) if cfg.kl_coef else None,
+            old=old if updates > 1 else None,
+            reference=reference,
             advantage=advantage,
         )
         minibatches = _slices(batch, cfg.minibatches)
 
         def one(carry, number):
-            params, opt_state = carry
+            part, opt_state, good = carry
             minibatch = jax.tree.map(lambda a: a[number % cfg.minibatches], minibatches)
-            same = _equal(params, state.reference) if cfg.kl_coef else False
-            grads, metrics = gradient(params, minibatch, Unmoved(old=number == 0, reference=same))
-            params, opt_state, norm = optimizer.update(grads, opt_state, params, state.step)
-            return (params, opt_state), metrics | {"grad_norm": norm}
+            minibatch = minibatch.replace(weight=token_weights(minibatch.weight > 0, cfg))
+            same = _equal(as_reference(cfg, part), resident) if cfg.kl_coef else False
+            unmoved = Unmoved(old=number == 0, reference=same)
+            grads, metrics, parts = gradient(part, frozen, minibatch, unmoved)
+            moved, moments, norm = optimizer.update(grads, opt_state, part, state.step)
+            good = good & jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+            new = jax.tree.map(
+                lambda a, b: jnp.where(good, a, b), (moved, moments), (part, opt_state)
+            )
+            return (*new, good), (metrics | {"grad_norm": norm}, parts)
 
-        start = (state.params, state.opt_state)
-        (params, opt_state), metrics = jax.lax.scan(one, start, jnp.arange(updates))
+        start = (part, state.opt_state, jnp.bool_(True))
+        (part, opt_state, good), (metrics, parts) = jax.lax.scan(one, start, jnp.arange(updates))
+        params = join(part, frozen)
         state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
-        return state, {
-            name: x.max() if name.endswith("_max") else x.mean() for name, x in metrics.items()
-        }
+        metrics = {n: x.max() if n.endswith("_max") else x.mean() for n, x in metrics.items()}
+        metrics |= {"flat_groups": flat.mean(), "finite": good.astype(jnp.float32)}
+        return state, metrics, {"advantage": advantage, **parts}
 
     return update
 

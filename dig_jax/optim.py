@@ -1,10 +1,9 @@
-"""AdamW as pure functions of the step: clip, moments, decay of matrices, rate, frozen parts.
+"""AdamW as pure functions of the step: clip, moments, decay of matrices, rate.
 
 The learning rate comes from the step the caller passes, not from a counter in the optimiser
 state, so it stays right with several updates per step and after a moment reset.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,7 +21,8 @@ class Optimizer(NamedTuple):
     """init(params) -> opt_state
     update(grads, opt_state, params, step) -> (params, opt_state, norm)
 
-    `norm` f32[] is the global norm of the trainable gradients before clipping.
+    `params` is the trained part of a tree alone (`trainable.split`). `norm` f32[] is the global
+    norm of the gradients before clipping.
     """
 
     init: Callable[[Any], Any]
@@ -34,29 +34,21 @@ def make_optimizer(cfg: OptimConfig, steps: int, params: Any) -> Optimizer:
 
     steps    of the run; where a decaying schedule reaches 0
     params   arrays or shapes, all float32, nested dicts
-
-    Frozen parameters have no optimiser state, no part in the norm and never change. Raises
-    ValueError for a `freeze` prefix that names no parameter, and when nothing is left to train.
     """
     _check_float32(params)
-    frozen = _frozen(cfg.freeze, params)
     rate = make_schedule(cfg, steps)
-    decayed = _by_name(params, decays)
-    train = optax.chain(
+    decayed = jax.tree_util.tree_map_with_path(lambda path, _: decays(_name(path)), params)
+    chain = optax.chain(
         optax.clip_by_global_norm(cfg.max_grad_norm),
         optax.scale_by_adam(b1=cfg.b1, b2=cfg.b2, eps=cfg.eps, mu_dtype=jnp.float32),
-        optax.add_decayed_weights(cfg.weight_decay, mask=lambda tree: _like(decayed, tree)),
+        optax.add_decayed_weights(cfg.weight_decay, mask=decayed),
     )
-    labels = jax.tree.map(lambda f: "frozen" if f else "train", frozen)
-    chain = optax.partition({"train": train, "frozen": optax.set_to_zero()}, labels)
 
     def update(grads, opt_state, params, step):
-        pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(frozen), strict=True)
-        norm = jnp.sqrt(sum(jnp.sum(grad**2) for grad, is_frozen in pairs if not is_frozen))
+        norm = optax.tree.norm(grads)
         moves, opt_state = chain.update(grads, opt_state, params)
         speed = rate(step)
-        moved = jax.tree.map(lambda p, m, f: p if f else p - speed * m, params, moves, frozen)
-        return moved, opt_state, norm
+        return jax.tree.map(lambda p, m: p - speed * m, params, moves), opt_state, norm
 
     return Optimizer(chain.init, update)
 
@@ -112,35 +104,6 @@ def _name(path: tuple) -> str:
             break
         keys.append(str(part.key))
     return "/".join(reversed(keys))
-
-
-def _by_name(tree: Any, rule: Callable[[str], bool]) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, _: rule(_name(path)), tree)
-
-
-def _like(flags: Any, tree: Any) -> Any:
-    """Flags for a tree in which optax masked the frozen leaves away."""
-    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
-    return jax.tree.map(lambda x, flag: x if masked(x) else flag, tree, flags, is_leaf=masked)
-
-
-def _frozen(prefixes: tuple[str, ...], params: Any) -> Any:
-    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    parents = {name[:i] for name in names for i, c in enumerate(name) if c == "/"}
-    for prefix in prefixes:
-        if not any(_below(name, prefix) for name in names):
-            near = difflib.get_close_matches(prefix, [*names, *parents], n=3, cutoff=0.3)
-            raise ValueError(
-                f"optim.freeze={prefix!r} names no parameter; nearest: {', '.join(near or names)}"
-            )
-    frozen = _by_name(params, lambda name: any(_below(name, prefix) for prefix in prefixes))
-    if all(jax.tree.leaves(frozen)):
-        raise ValueError(f"optim.freeze={prefixes} leaves nothing to train; freeze less")
-    return frozen
-
-
-def _below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix.rstrip("/") + "/")
 
 
 def _check_float32(params: Any) -> None:

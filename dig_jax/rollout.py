@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from dig_jax.model import lora
 from dig_jax.model.logprob import BAN, answer_logits, banned_tokens, token_logp
 from dig_jax.model.params import ModelConfig, Params
 from dig_jax.model.qwen3vl import (
@@ -81,8 +82,8 @@ def make_sampler(
     top_k, top_p see `keep_likeliest`; for evaluation alone: reported log-probs stay those of the
                  whole distribution, so a truncated sample must not be trained on
 
-    sample's `first_row` is the global number of the batch's first pair: the draws of a pair
-    do not depend on which batch slice it is in.
+    sample's `images` are u8[B, I, Y, X, 3] or SeenImages. Its `first_row` is the global number of
+    the batch's first pair: the draws of a pair do not depend on which batch slice it is in.
     """
     banned = banned_tokens(config)
     scale = temperature or 1.0
@@ -98,6 +99,7 @@ def make_sampler(
         return (logits + noise.reshape(logits.shape)).argmax(-1).astype(jnp.int32)
 
     def sample(params: Params, prompt: PromptInputs, images, key, first_row=0) -> Rollout:
+        params = lora.merge(params, config)  # once, not at every token
         cache = encode_prompt(params, config, prompt, images)
         head = unembed(params)
         pairs = len(prompt.tokens)

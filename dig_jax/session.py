@@ -6,7 +6,7 @@ here, before anything is compiled.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cached_property, partial, wraps
 
 import jax
 import numpy as np
@@ -17,10 +17,19 @@ from dig_jax import prompt as prompts
 from dig_jax.config import Config, DataConfig
 from dig_jax.data.pipeline import check_data
 from dig_jax.decoding import Decoding, read_decoding
-from dig_jax.model import attention, hf
+from dig_jax.model import attention, hf, lora
 from dig_jax.model.hf_files import local_companions
-from dig_jax.model.params import ModelConfig, Params, model_specs, placed_shapes
+from dig_jax.model.params import (
+    LoraShape,
+    ModelConfig,
+    Params,
+    model_specs,
+    param_shapes,
+    placed_shapes,
+)
+from dig_jax.model.qwen3vl import see_images
 from dig_jax.runlog import progress
+from dig_jax.trainable import is_below, parameter_names, trained_names
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,33 @@ class Session:
         """The prompt repeated for a batch, spread over the mesh like the pairs."""
         return sharding.shard_global(prompts.repeat_prompt(self.prompt, pairs), self.mesh)
 
-    @property
+    @cached_property
+    def shapes(self) -> Params:
+        """Of all parameters, adapters included."""
+        return param_shapes(model_specs(self.model))
+
+    @cached_property
     def shardings(self) -> dict:
         return sharding.param_shardings(model_specs(self.model), self.mesh)
+
+    @cached_property
+    def trained(self) -> frozenset[str]:
+        """Paths of the parameters that move."""
+        return trained_names(self.cfg, self.shapes)
+
+    def make_viewer(self) -> Callable:
+        """view(params, prompt, images): what stands for the images in a step.
+
+        With the whole vision tower frozen, its tokens: encoded once for the rollout, the
+        reference and every update. Else the images themselves.
+        """
+        names = parameter_names(self.shapes)
+        if any(is_below(name, "vision") for name in names if name in self.trained):
+            return lambda params, prompt, images: images
+        return jax.jit(
+            self.traced(lambda params, *pair: see_images(params, self.model, *pair)),
+            out_shardings=sharding.batch_sharding(self.mesh),
+        )
 
     def traced(self, function: Callable) -> Callable:
         """`function` for `jax.jit`, such that kernels that XLA cannot partition see the mesh."""
@@ -69,7 +102,8 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     """
     source = source or cfg.model.source
     mesh = sharding.make_mesh(cfg.mesh)
-    model = _computed_as(cfg, hf.read_model_config(source), mesh)
+    model = with_adapters(cfg, _computed_as(cfg, hf.read_model_config(source), mesh))
+    trained_names(cfg, param_shapes(model_specs(model)))
     local = str(local_companions(source))
     size = image_size(cfg.data, local, model)
     decoding = _decoding(cfg, local)
@@ -164,9 +198,28 @@ def _computed_as(cfg: Config, model: ModelConfig, mesh: Mesh) -> ModelConfig:
     )
 
 
+def with_adapters(cfg: Config, model: ModelConfig) -> ModelConfig:
+    """The model with the adapters that cfg.lora asks for; ValueError for an unknown target."""
+    if not cfg.lora.rank:
+        return model
+    scale = (cfg.lora.alpha or cfg.lora.rank) / cfg.lora.rank
+    shape = LoraShape(cfg.lora.rank, scale, cfg.lora.targets)
+    lora.check_targets(shape, model_specs(model)["blocks"])
+    return replace(model, lora=shape)
+
+
 def load_weights(session: Session, source: str | None = None) -> Params:
-    """The weights of the session's checkpoint folder, or of another, on its mesh."""
-    return read_weights(source or session.cfg.model.source, session.model, session.shardings)
+    """The weights of the session's checkpoint folder, or of another, on its mesh.
+
+    With adapters, fresh ones: they change nothing yet.
+    """
+    model, where = replace(session.model, lora=None), session.shardings
+    base = {name: tree for name, tree in where.items() if name != "lora"}
+    params = read_weights(source or session.cfg.model.source, model, base)
+    if not session.model.lora:
+        return params
+    add = partial(lora.add_fresh, config=session.model, key=jax.random.key(session.cfg.seed))
+    return jax.jit(add, out_shardings=where, donate_argnums=0)(params)
 
 
 def read_weights(source: str, model: ModelConfig, shardings: dict) -> Params:

@@ -32,6 +32,7 @@ RULES: Rules = {
     "head_dim": None,
     "qkv": None,
     "norm": None,
+    "rank": None,
     "pixels": None,
     "positions": None,
 }

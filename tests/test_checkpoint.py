@@ -28,7 +28,7 @@ def state(seed=0):
     """Parameters, real optimiser moments after one update, and the step."""
     keys = jax.random.split(jax.random.key(seed), 3)
     params = {"wq": jax.random.normal(keys[0], (8, 16)), "norm": jax.random.normal(keys[1], (16,))}
-    optimizer = optim.make_optimizer(OptimConfig(rate=0.1, freeze=("norm",)), 10, params)
+    optimizer = optim.make_optimizer(OptimConfig(rate=0.1), 10, params)
     params, opt_state, _ = optimizer.update(params, optimizer.init(params), params, jnp.int32(0))
     return {"params": params, "opt_state": opt_state, "step": jnp.int32(7)}
 

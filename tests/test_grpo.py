@@ -1,6 +1,5 @@
 """GRPO: the advantages, the clipped loss, and updates that do not depend on how they are cut."""
 
-import math
 from dataclasses import replace
 from functools import cache
 
@@ -11,114 +10,34 @@ import numpy as np
 import pytest
 
 from dig_jax.config import GrpoConfig, OptimConfig
-from dig_jax.grpo import (
-    Answers,
-    TrainState,
-    group_advantage,
-    k3,
-    make_update,
-    surrogate,
-    token_loss,
-)
+from dig_jax.grpo import Answers, TrainState, make_update, token_loss
+from dig_jax.objective import token_weights
 from dig_jax.optim import Optimizer, make_optimizer
 from dig_jax.rollout import Rollout, make_scorer
+from dig_jax.trainable import parameter_names
 
 CFG = GrpoConfig(clip_low=0.2, clip_high=0.28, dual_clip=3.0, kl_coef=0.01, vocab_chunk=64)
 PAIRS, GROUP, TOKENS = 8, 3, 6
 
-jitted_advantage = jax.jit(group_advantage, static_argnums=1)
 
-
-@pytest.mark.parametrize("size", [2, 3, 5, 7, 8, 16])
-@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7, 2.3, 1e-3, -0.1, 0.0])
-def test_a_flat_group_has_exactly_no_advantage(size, value):
-    """In float32 the mean of five times 0.1 is not 0.1: (r - mean) / std would be noise."""
-    reward = np.stack([np.full(size, value), np.arange(size)]).astype(np.float32)
-    advantage, flat = jitted_advantage(reward, 1e-6)
-    np.testing.assert_array_equal(flat, [True, False])
-    np.testing.assert_array_equal(advantage[0], np.zeros(size))
-    assert (advantage[1] != 0).sum() >= size - 1
-
-
-def test_advantages_by_hand():
-    reward = np.float32([[0.0, 0.0, 3.0], [1.0, 2.0, 3.0]])
-    advantage, flat = jitted_advantage(reward, 1e-6)  # spreads sqrt(3) and 1, with ddof 1
-    expected = [[-(3**-0.5), -(3**-0.5), 2 * 3**-0.5], [-1, 0, 1]]
-    np.testing.assert_allclose(advantage, expected, rtol=3e-6, atol=1e-7)
-    assert not flat.any()
-
-
-# advantage, ratio -> objective, d objective / d logp (ratio * advantage, or 0 where clipped)
-CLIPS = [
-    (1.0, 1.0, 1.0, 1.0),
-    (1.0, 1.2, 1.2, 1.2),
-    (1.0, 1.5, 1.28, 0.0),
-    (1.0, 0.5, 0.5, 0.5),
-    (2.0, 1.3, 2.56, 0.0),
-    (-1.0, 1.0, -1.0, -1.0),
-    (-1.0, 0.9, -0.9, -0.9),
-    (-1.0, 0.5, -0.8, 0.0),
-    (-1.0, 1.5, -1.5, -1.5),
-    (-1.0, 4.0, -3.0, 0.0),
-    (-0.5, 10.0, -1.5, 0.0),
-    (0.0, 7.0, 0.0, 0.0),
-]
-
-
-def test_the_surrogate_is_clipped_where_the_definition_says():
-    advantage, ratio, objective, slope = np.float32(CLIPS).T
-    old = np.full(ratio.shape, -2, np.float32)
-
-    def value(logp, old, advantage):
-        return surrogate(logp, old, advantage, CFG)[0]
-
-    found = jax.jit(jax.vmap(jax.value_and_grad(value)))(old + np.log(ratio), old, advantage)
-    # the log-ratio is a difference of numbers up to 2: good to 2^-23
-    np.testing.assert_allclose(found, (objective, slope), rtol=1e-6)
-
-
-def test_an_absurd_ratio_stays_finite():
-    logp = np.float32([0.0, -1e30])
-    value, ratio = surrogate(logp, logp[::-1], np.float32([-1.0, 1.0]), CFG)
-    assert np.isfinite(value).all()
-    np.testing.assert_allclose(ratio, [math.exp(20), math.exp(-20)], rtol=1e-6)
-
-
-def test_k3_by_hand():
-    logp, reference = np.log(np.float32([[0.25, 0.5, 0.3], [0.5, 0.25, 0.3]]))
-    expected = [1 - math.log(2), math.log(2) - 0.5, 0.0]
-    np.testing.assert_allclose(k3(logp, reference), expected, rtol=1e-6)
-
-
-def test_k3_is_never_negative_and_accurate_for_small_gaps():
-    """Fails for exp(gap) - gap - 1, which is -6e-8 at some gaps and 20 % off at 1e-3."""
-    size = np.logspace(-12, 1.3, 20_001)
-    gap = np.float32(np.concatenate([-size, size]))
-    found = np.asarray(jax.jit(k3)(np.zeros_like(gap), gap))
-    exact = np.expm1(np.float64(gap)) - gap
-    assert found.min() >= 0
-    # k3 is g^2 / 2 of the gap g, and expm1 good to 1 ulp of it (jax 0.12) or 3 (jax 0.10):
-    # relative error 3 x 2^-23 g / (g^2 / 2) = 7.2e-4 at a gap of 1e-3
-    large = np.abs(gap) > 1e-3
-    np.testing.assert_allclose(found[large], exact[large], rtol=7.5e-4)
-
-
-def loss_of(logp, valid, advantage, *, entropy=None, sampled=None, old=None, reference=None):
-    """Loss, metrics and gradient; the token count is that of `valid`."""
+def loss_of(
+    logp, valid, advantage, *, entropy=None, sampled=None, old=None, reference=None, cfg=CFG
+):
+    """Loss, metrics and gradient of a whole minibatch."""
     zeros = np.zeros_like(logp)
     batch = Answers(
         prompt=None,  # token_loss reads neither prompt nor tokens
         images=None,
         tokens=None,
-        valid=valid,
+        weight=token_weights(jnp.asarray(valid), cfg),
         sampled=zeros if sampled is None else sampled,
         old=old,
         reference=reference,
         advantage=np.float32(advantage),
     )
-    run = jax.jit(jax.value_and_grad(token_loss, has_aux=True), static_argnums=4)
+    run = jax.jit(jax.value_and_grad(token_loss, has_aux=True), static_argnums=3)
     entropy = zeros if entropy is None else entropy
-    (loss, seen), slope = run(logp, entropy, batch, np.float32(valid.sum()), CFG)
+    (loss, seen), slope = run(logp, entropy, batch, cfg)
     return loss, seen, np.asarray(slope)
 
 
@@ -197,11 +116,17 @@ def played():
     return prompt, images, rollout
 
 
+ALL = frozenset(parameter_names(fakes.make_tiny(jax.random.key(0))))
+
+
 @cache
-def updater(minibatches: int, accumulate: int, remat: str = "none"):
-    cfg = GrpoConfig(minibatches=minibatches, accumulate=accumulate, vocab_chunk=24)
+def updater(minibatches: int, accumulate: int, remat: str = "none", **choices):
+    """The advantage is the reward itself here: rewards without a mean, and no scale."""
+    cfg = GrpoConfig(
+        minibatches=minibatches, accumulate=accumulate, vocab_chunk=24, advantage="none", **choices
+    )
     config = replace(fakes.CONFIG, remat=remat)
-    return fakes.quick_jit(make_update(cfg, config, recorder(), temperature=1.0))
+    return fakes.quick_jit(make_update(cfg, config, recorder(), ALL, temperature=1.0))
 
 
 def whole():
@@ -218,12 +143,13 @@ def run(update, advantage, *, rollout=None, reference=None):
         reference=tiny() if reference is None else reference,
         step=jnp.int32(4),
     )
-    state, metrics = update(state, prompt, images, rollout or answers, jnp.asarray(advantage))
+    state, metrics, _ = update(state, prompt, images, rollout or answers, jnp.asarray(advantage))
     return *state.opt_state, state.step, metrics
 
 
 def advantages():
-    return np.random.default_rng(5).normal(size=(PAIRS, GROUP)).astype(np.float32)
+    drawn = np.random.default_rng(5).normal(size=(PAIRS, GROUP)).astype(np.float32)
+    return drawn - drawn.mean(-1, keepdims=True)
 
 
 def largest(tree) -> float:
@@ -323,10 +249,10 @@ def test_a_step_makes_better_answers_likelier_and_worse_ones_less_likely():
     prompt, images, answers = played()
     optimizer = make_optimizer(OptimConfig(rate=1e-3, weight_decay=0.0), 10, tiny())
     cfg = GrpoConfig(kl_coef=0.0, vocab_chunk=64)
-    update = fakes.quick_jit(make_update(cfg, fakes.CONFIG, optimizer, temperature=1.0))
-    state = TrainState.start(tiny(), optimizer, keep_reference=False)
-    advantage = np.tile(np.float32([1.0, 0.0, -1.0]), (PAIRS, 1))
-    after, metrics = update(state, prompt, images, answers, jnp.asarray(advantage))
+    update = fakes.quick_jit(make_update(cfg, fakes.CONFIG, optimizer, ALL, temperature=1.0))
+    state = TrainState.start(tiny(), optimizer, cfg, ALL)
+    reward = np.tile(np.float32([3.0, 2.0, 1.0]), (PAIRS, 1))
+    after, metrics, _ = update(state, prompt, images, answers, jnp.asarray(reward))
     assert "kl" not in metrics
     assert after.reference is None
     assert after.step == 1

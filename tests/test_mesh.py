@@ -14,9 +14,11 @@ from dig_jax.grpo import TrainState, make_update
 from dig_jax.model.params import model_specs, param_shapes
 from dig_jax.optim import make_optimizer, opt_shardings
 from dig_jax.rollout import make_sampler, make_scorer
+from dig_jax.trainable import parameter_names
 
 PAIRS, GROUP, LENGTH = 8, 2, 6
 SPECS = model_specs(fakes.CONFIG)
+ALL = frozenset(parameter_names(param_shapes(SPECS)))
 # Adam's first step is the gradient's sign unless eps outweighs it: rounding would flip it
 OPTIM = OptimConfig(rate=0.1, eps=1.0, weight_decay=0.0)
 GRPO = GrpoConfig(kl_coef=0.1, minibatches=1, accumulate=1)
@@ -39,14 +41,14 @@ def run(fsdp: int, tensor: int) -> dict:
     whole = sharding.replicated(mesh)
     moments = opt_shardings(optimizer, param_shapes(SPECS), where, whole)
     state_at = TrainState(params=where, opt_state=moments, reference=where, step=whole)
-    start = functools.partial(TrainState.start, optimizer=optimizer, keep_reference=True)
+    start = functools.partial(TrainState.start, optimizer=optimizer, cfg=GRPO, trained=ALL)
     state = fakes.quick_jit(start, out_shardings=state_at)(params)
     advantage = np.random.default_rng(2).normal(size=(PAIRS, GROUP)).astype(np.float32)
     update = fakes.quick_jit(
-        make_update(GRPO, fakes.CONFIG, optimizer, temperature=1.0),
-        out_shardings=(state_at, whole),
+        make_update(GRPO, fakes.CONFIG, optimizer, ALL, temperature=1.0),
+        out_shardings=(state_at, whole, None),
     )
-    state, stats = update(state, prompt, images, rollout, sharding.shard_global(advantage, mesh))
+    state, stats, _ = update(state, prompt, images, rollout, sharding.shard_global(advantage, mesh))
     return {
         "tokens": np.asarray(rollout.tokens),
         "sampled": np.asarray(rollout.logp),

@@ -6,12 +6,13 @@ each row holds. Nothing here touches a device: `sharding.shard_batch` takes a `B
 
 import bisect
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,6 +186,38 @@ def train_pairs(
     A straight run and one resumed at any step give the same batches. Opening errors are raised
     here, not at the first `next`.
     """
+    batches, pair_bytes = _open_batches(cfg, first_step, process, size)
+    if not len(batches):
+        return iter(())
+    if cfg.data.workers:
+        return iter(_in_processes(batches, cfg, cfg.pairs_per_step // process[1], pair_bytes))
+    ahead = cfg.data.prefetch
+    options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
+    return iter(batches.to_iter_dataset(options))
+
+
+def spare_pairs(
+    cfg: Config, process: tuple[int, int] = (0, 1), *, size: Size | None = None
+) -> Callable[[int, int], Batch]:
+    """Other batches for a step than its own: get(step, attempt), attempt from 1.
+
+    As `train_pairs` in all else: the same stage and shares, another order of the same pairs, and
+    the arguments alone decide. Decoded when asked for.
+    """
+
+    @functools.cache
+    def order(attempt: int) -> grain.MapDataset:
+        # far from any seed that a user gives
+        other = dataclasses.replace(cfg, seed=cfg.seed + (attempt << 64))
+        return _open_batches(other, 0, process, size)[0]
+
+    return lambda step, attempt: order(attempt)[step]
+
+
+def _open_batches(
+    cfg: Config, first_step: int, process: tuple[int, int], size: Size | None
+) -> tuple[grain.MapDataset, int]:
+    """The batches of this process from `first_step` on, and the bytes of a row's images."""
     index, count = process
     if cfg.pairs_per_step % count:
         raise ValueError(
@@ -194,19 +227,12 @@ def train_pairs(
     opened = {name: PairSource(cfg.data, name, size, cache=cfg.data.cache) for name in _drawn(cfg)}
     table = index_table(cfg, {name: len(source) for name, source in opened.items()})
     mine = Curriculum(_rows_of(table, cfg, first_step, index, count))
-    if not len(mine):
-        return iter(())
     # A bucket that is never drawn needs no files, but Grain wants a data set in its place.
     unused = next(iter(opened.values()))
     sources = [grain.MapDataset.source(opened.get(name, unused)) for name in cfg.data.buckets]
     pairs = grain.MapDataset.select_from_datasets(sources, mine)
     collate = functools.partial(_collate, max_boxes=cfg.data.max_boxes)
-    batches = pairs.batch(cfg.pairs_per_step // count, batch_fn=collate)
-    if cfg.data.workers:
-        return iter(_in_processes(batches, cfg, cfg.pairs_per_step // count, unused.pair_bytes))
-    ahead = cfg.data.prefetch
-    options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
-    return iter(batches.to_iter_dataset(options))
+    return pairs.batch(cfg.pairs_per_step // count, batch_fn=collate), unused.pair_bytes
 
 
 def eval_pairs(cfg: Config, split: str | None = None, *, size: Size | None = None) -> list[Batch]:

@@ -84,6 +84,15 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class LoraShape:
+    """Low-rank adapters on matrices of the text blocks; see `lora`."""
+
+    rank: int
+    scale: float  # of their product: alpha / rank
+    targets: tuple[str, ...]  # rows of a text block, such as "wq"
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A whole Qwen3-VL: sizes, special ids, and how it is computed; static under jit."""
 
@@ -99,6 +108,7 @@ class ModelConfig:
     attention: str = "xla"  # which implementation, see `attention`
     remat: str = "none"  # none | full | dots | qkvo: recomputed in the backward pass
     layers: str = "one_scan"  # one_scan | scan | unroll
+    lora: LoraShape | None = None  # adapters beside the weights
 
     def __post_init__(self):
         if len(self.vision.deepstack) > self.text.layers:
@@ -276,6 +286,25 @@ def _vision(c: VisionConfig) -> dict:
     return tree
 
 
+def _adapters(shape: LoraShape, blocks: dict[str, Spec]) -> dict[str, dict[str, Spec]]:
+    """Rows a [in.., R] and b [R, out..] of every target; in no Hugging Face file."""
+    found = {}
+    for name in shape.targets:
+        spec = blocks[name]
+        outputs, inputs = (" ".join(group) for group in spec._groups(0))
+        sizes = {**spec.sizes, "r": shape.rank}
+        split = len(inputs.split())
+
+        def row(layout, *axes, sizes=sizes, stack=spec.stack):
+            return Spec("", f"{layout} -> {layout}", sizes, axes, stack=stack)
+
+        found[name] = {
+            "a": row(f"{inputs} r", *spec.logical[:split], "rank"),
+            "b": row(f"r {outputs}", "rank", *spec.logical[split:]),
+        }
+    return found
+
+
 def model_specs(c: ModelConfig) -> dict:
     """The table: a nested dict of `Spec` with the structure of the parameters."""
     s = {"v": c.text.vocab, "d": c.text.width}
@@ -288,6 +317,8 @@ def model_specs(c: ModelConfig) -> dict:
     }
     if not c.text.tied:
         tree["head"] = Spec("lm_head.weight", "v d -> d v", s, ("embed", "vocab"))
+    if c.lora:
+        tree["lora"] = _adapters(c.lora, tree["blocks"])
     return tree
 
 

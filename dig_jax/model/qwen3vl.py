@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dig_jax.model import text, vision
+from dig_jax.model import lora, text, vision
 from dig_jax.model.params import ModelConfig, Params
 from dig_jax.prompt import PromptInputs
 
@@ -60,23 +60,50 @@ def _place(features: jax.Array, slot: jax.Array) -> jax.Array:
     return jnp.where(slot[..., None] >= 0, at, 0)
 
 
-def prompt_states(
+@struct.dataclass
+class SeenImages:
+    """What the vision tower makes of B pairs' images; stands for them where they are asked for.
+
+    tokens     f[B, I*S, D]
+    deepstack  f[B, n, I*S, D]   one entry per tapped block
+    """
+
+    tokens: jax.Array
+    deepstack: jax.Array
+
+
+def see_images(
     params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array
+) -> SeenImages:
+    """The vision tower's part of `encode_prompt`, of use where the tower is frozen.
+
+    images  u8[B, I, Y, X, 3]
+    """
+    b, count = images.shape[:2]
+    flat = images.reshape(b * count, *images.shape[2:])
+    grids = prompt.grids.reshape(b * count, 2)
+    seen = vision.encode_images(params["vision"], config, flat, grids)
+    taps, width = len(seen.deepstack), seen.tokens.shape[-1]
+    deepstack = seen.deepstack.reshape(taps, b, -1, width).swapaxes(0, 1)
+    return SeenImages(tokens=seen.tokens.reshape(b, -1, width), deepstack=deepstack)
+
+
+def prompt_states(
+    params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array | SeenImages
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated k, v f[L,B,P,K,H] of whole prompts and the states f[L,B,P,D] after each block."""
     x = _embed(params, prompt.tokens, config)
-    b, count = images.shape[:2]
     deepstack = jnp.zeros((0, *x.shape), x.dtype)
-    if count:
-        flat = images.reshape(b * count, *images.shape[2:])
-        grids = prompt.grids.reshape(b * count, 2)
-        seen = vision.encode_images(params["vision"], config, flat, grids)
-        rows = (b, -1, x.shape[-1])
+    if isinstance(images, SeenImages) or images.shape[1]:
+        seen = images
+        if not isinstance(images, SeenImages):
+            seen = see_images(params, config, prompt, images)
         is_image = prompt.slot[..., None] >= 0
-        x = jnp.where(is_image, _place(seen.tokens.reshape(rows), prompt.slot), x)
-        deepstack = jax.vmap(lambda f: _place(f.reshape(rows), prompt.slot))(seen.deepstack)
+        x = jnp.where(is_image, _place(seen.tokens, prompt.slot), x)
+        places = jax.vmap(_place, in_axes=(1, None))
+        deepstack = places(seen.deepstack, prompt.slot)
     positions = prompt.positions.swapaxes(1, 2)
-    return text.prompt_pass(params["blocks"], x, positions, deepstack, config)
+    return text.prompt_pass(lora.blocks_of(params, config), x, positions, deepstack, config)
 
 
 def final_norm(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
@@ -89,11 +116,11 @@ def unembed(params: Params) -> jax.Array:
 
 
 def encode_prompt(
-    params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array
+    params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array | SeenImages
 ) -> PromptCache:
     """Encode B prompts with their images, once for all answers.
 
-    images  u8[B, I, Y, X, 3]   I may be 0 for text-only prompts
+    images  u8[B, I, Y, X, 3], where I may be 0 for text-only prompts; or what `see_images` made
     """
     k, v, states = prompt_states(params, config, prompt, images)
     return cache_of(params, config, prompt, k, v, states[-1])
@@ -127,7 +154,9 @@ def score_tokens(
         return first
     x = _embed(params, tokens[..., :-1], config)
     positions = cache.next_position[:, None] + jnp.arange(length - 1)
-    x = text.answer_pass(params["blocks"], x, positions, (cache.k, cache.v), cache.valid, config)
+    x = text.answer_pass(
+        lora.blocks_of(params, config), x, positions, (cache.k, cache.v), cache.valid, config
+    )
     return jnp.concatenate([first, final_norm(params, x, config)], axis=2)
 
 
@@ -152,7 +181,7 @@ def decode_token(
     ->     hidden f[B, G, D], and the cache with this token written
     """
     x, k, v = text.token_pass(
-        params["blocks"],
+        lora.blocks_of(params, config),
         _embed(params, token, config),
         cache.next_position + step,
         (cache.k, cache.v),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dig_jax.model import attention
+from dig_jax.model import attention, lora
 from dig_jax.model.layers import over_layers, recomputed
 from dig_jax.model.params import ModelConfig, Params
 from dig_jax.model.rope import mrope_angles, rotate
@@ -39,7 +39,7 @@ def block(
     mix       attention: q f[B, G, T, N, H], new k, v f[B, G, T, K, H] -> f[B, G, T, N, H]
     ->        x, and this block's new (k rotated, v) f[B, G, T, K, H]
     """
-    eps = config.text.norm_eps
+    p, eps = lora.merged_block(p), config.text.norm_eps
     h = rms_norm(x, p["attn_norm"], eps)
     q, k, v = (jnp.einsum("bgtd,dnh->bgtnh", h, p[w].astype(h.dtype)) for w in ("wq", "wk", "wv"))
     q = rotate(rms_norm(q, p["q_norm"], eps), angles)
