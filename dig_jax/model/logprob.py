@@ -4,12 +4,16 @@ float32 log-softmax over temperature-scaled float32 logits, with the same token 
 sides, in vocabulary chunks so that [tokens, V] never exists.
 """
 
+import math
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dig_jax.model.params import ModelConfig
 
+WAYS = 128  # the most devices a vocabulary is split over (that of Qwen3-VL is 128 x 1187)
 BAN = -1e30  # finite, so that a banned logit times weight zero is not NaN
 
 
@@ -47,36 +51,126 @@ def token_logp(
     chunk   vocabulary columns at a time, > 0
     ->      logp f32[...] and entropy f32[...], both in nats
 
-    Each chunk is recomputed in the backward pass instead of stored.
+    One chunk of logits exists at a time, forwards and backwards: memory does not grow with V.
     """
-    vocab = head.shape[1]
-    shape = tokens.shape
+    return _make(temperature, banned, chunk)(hidden, head, tokens)
 
-    @jax.checkpoint
-    def part(hidden, columns, closed, start):
-        logits = answer_logits(hidden, columns, temperature=temperature, banned=closed)
-        top = jax.lax.stop_gradient(logits.max(-1))
-        weight = jnp.exp(logits - top[..., None])
-        local = tokens - start
-        inside = (local >= 0) & (local < logits.shape[-1])
-        at = jnp.clip(local, 0, logits.shape[-1] - 1)[..., None]
-        picked = jnp.take_along_axis(logits, at, -1)[..., 0]
-        return top, weight.sum(-1), (weight * logits).sum(-1), jnp.where(inside, picked, 0.0)
 
-    top = jnp.full(shape, BAN, jnp.float32)
-    total = jnp.zeros(shape, jnp.float32)
-    moment = jnp.zeros(shape, jnp.float32)
-    picked = jnp.zeros(shape, jnp.float32)
-    for start in range(0, vocab, chunk):
-        stop = min(start + chunk, vocab)
-        new_top, new_total, new_moment, found = part(
-            hidden, head[:, start:stop], banned[start:stop], start
-        )
-        high = jnp.maximum(top, new_top)
-        old_scale, new_scale = jnp.exp(top - high), jnp.exp(new_top - high)
-        total = total * old_scale + new_total * new_scale
-        moment = moment * old_scale + new_moment * new_scale
-        picked = picked + found
-        top = high
-    log_total = top + jnp.log(total)
-    return picked - log_total, log_total - moment / total
+def _make(temperature: float, banned: np.ndarray, chunk: int):
+    """The function of (hidden, head, tokens) with its gradient, which computes chunks again.
+
+    Written out because XLA, given the chunks one by one, computes many of them at once, and
+    given a scan to differentiate, adds a whole [D, V] to the head's gradient per chunk.
+    """
+
+    @jax.custom_vjp
+    def logp_of(hidden, head, tokens):
+        return forward(hidden, head, tokens)[0]
+
+    def forward(hidden, head, tokens):
+        columns = _Columns.of(head.shape[1], banned, chunk)
+
+        def add(carry, number):
+            top, total, moment, picked = carry
+            logits, at = columns.logits(hidden, head, number, temperature)
+            high = jnp.maximum(top, logits.max((-2, -1)))
+            weight = jnp.exp(logits - high[..., None, None])
+            kept = jnp.exp(top - high)
+            total = total * kept + weight.sum((-2, -1))
+            moment = moment * kept + (weight * logits).sum((-2, -1))
+            chosen = jnp.where(at == tokens[..., None, None], logits, 0.0).sum((-2, -1))
+            return (high, total, moment, picked + chosen), None
+
+        low = jnp.full(tokens.shape, BAN, jnp.float32)
+        zero = jnp.zeros(tokens.shape, jnp.float32)
+        carry = (low, zero, zero, zero)
+        (top, total, moment, picked), _ = jax.lax.scan(add, carry, jnp.arange(columns.count))
+        log_total = top + jnp.log(total)
+        entropy = log_total - moment / total
+        return (picked - log_total, entropy), (hidden, head, tokens, log_total, entropy)
+
+    def backward(kept, pull):
+        hidden, head, tokens, log_total, entropy = (*kept,)
+        columns = _Columns.of(head.shape[1], banned, chunk)
+        pull_logp, pull_entropy = (p[..., None, None] for p in pull)
+
+        def add(carry, number):
+            d_hidden, d_head = carry
+            logits, at = columns.logits(hidden, head, number, temperature)
+            logp = logits - log_total[..., None, None]
+            share = jnp.exp(logp)
+            slope = pull_logp * ((at == tokens[..., None, None]) - share)
+            slope -= pull_entropy * share * (logp + entropy[..., None, None])
+            # banned columns are constants, whatever their share says where all is banned
+            slope = jnp.where(columns.closed(number), 0.0, slope / temperature)
+            slope = slope.astype(hidden.dtype)
+            part = columns.take(head, number).astype(hidden.dtype)
+            d_hidden += _dot("...wc,dwc->...d", slope, part)
+            return (d_hidden, columns.add(d_head, number, _dot("...wc,...d->dwc", slope, hidden)))
+
+        zeros = (jnp.zeros(hidden.shape, jnp.float32), jnp.zeros(head.shape, jnp.float32))
+        scanned = jax.lax.scan(lambda c, n: (add(c, n), None), zeros, jnp.arange(columns.count))
+        d_hidden, d_head = scanned[0]
+        return d_hidden.astype(hidden.dtype), d_head.astype(head.dtype), None
+
+    logp_of.defvjp(forward, backward)
+    return logp_of
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Chunks of the vocabulary: the same few columns of each of `ways` equal parts.
+
+    A head whose vocabulary is split over devices is thereby cut on every device alike, and no
+    chunk has to travel. The last chunk may overlap the one before it; its repeats are closed.
+    """
+
+    ways: int  # parts
+    width: int  # columns of one part
+    size: int  # columns of one part in a chunk
+    banned: np.ndarray  # bool[ways, width]
+
+    @classmethod
+    def of(cls, vocab: int, banned: np.ndarray, chunk: int) -> "_Columns":
+        ways = math.gcd(vocab, WAYS)
+        width = vocab // ways
+        size = min(width, max(1, chunk // ways))
+        return cls(ways, width, size, np.reshape(banned, (ways, width)))
+
+    @property
+    def count(self) -> int:
+        return -(-self.width // self.size)
+
+    def _start(self, number) -> jax.Array:
+        return jnp.minimum(number * self.size, self.width - self.size)
+
+    def take(self, head: jax.Array, number) -> jax.Array:
+        """f[D, ways, size] of f[D, V]."""
+        parts = head.reshape(len(head), self.ways, self.width)
+        return jax.lax.dynamic_slice_in_dim(parts, self._start(number), self.size, axis=2)
+
+    def add(self, total: jax.Array, number, part: jax.Array) -> jax.Array:
+        """f[D, V] with f[D, ways, size] added to the chunk's columns."""
+        parts = total.reshape(len(total), self.ways, self.width)
+        new = self.take(total, number) + part
+        start = self._start(number)
+        return jax.lax.dynamic_update_slice_in_dim(parts, new, start, axis=2).reshape(total.shape)
+
+    def closed(self, number) -> jax.Array:
+        """bool[ways, size]: banned, or already in the chunk before."""
+        start = self._start(number)
+        banned = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.banned), start, self.size, axis=1)
+        return banned | (start + jnp.arange(self.size) < number * self.size)
+
+    def logits(self, hidden: jax.Array, head: jax.Array, number, temperature: float):
+        """f32[..., ways, size], closed columns at BAN, and their ids i32[ways, size], -1 there."""
+        logits = _dot("...d,dwc->...wc", hidden, self.take(head, number).astype(hidden.dtype))
+        start = self._start(number)
+        ids = jnp.arange(self.ways)[:, None] * self.width + start + jnp.arange(self.size)
+        repeated = start + jnp.arange(self.size) < number * self.size
+        logits = jnp.where(self.closed(number), BAN, logits / temperature)
+        return logits, jnp.where(repeated, -1, ids)
+
+
+def _dot(formula: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(formula, a, b, preferred_element_type=jnp.float32)
