@@ -21,15 +21,16 @@ PAIRS, GROUP, TOKENS = 8, 3, 6
 
 
 def loss_of(
-    logp, valid, advantage, *, entropy=None, sampled=None, old=None, reference=None, cfg=CFG
-):
+    logp, valid, advantage, *, entropy=None, sampled=None, old=None, reference=None, cfg=CFG,
+    weight=None,
+):  # fmt: skip
     """Loss, metrics and gradient of a whole minibatch."""
     zeros = np.zeros_like(logp)
     batch = Answers(
         prompt=None,  # token_loss reads neither prompt nor tokens
         images=None,
         tokens=None,
-        weight=token_weights(jnp.asarray(valid), cfg),
+        weight=token_weights(jnp.asarray(valid), cfg) if weight is None else weight,
         sampled=zeros if sampled is None else sampled,
         old=old,
         reference=reference,
@@ -134,9 +135,10 @@ def whole():
     return updater(1, 1)
 
 
-def run(update, advantage, *, rollout=None, reference=None):
+def run(update, advantage, *, rollout=None, reference=None, inputs=None):
     """Summed gradients, number of updates, new step and metrics."""
     prompt, images, answers = played()
+    prompt, images = inputs or (prompt, images)
     state = TrainState(
         params=tiny(),
         opt_state=recorder().init(tiny()),
@@ -212,14 +214,119 @@ def test_kl_pulls_a_policy_with_flat_groups_towards_the_reference():
     assert sum(jax.tree.leaves(towards)) < 0
 
 
-def test_accumulated_gradients_with_recomputed_blocks_equal_the_whole_batch():
+def assert_same_metrics(found, expected):
+    """Means of float32 sums in another order; counts and maxima of the same numbers."""
+    assert found.keys() == expected.keys()
+    for name in expected:
+        # log-probs near 5 through another program differ by 1e-6, gaps between them as much
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulated_gradients_with_recomputed_blocks_equal_the_whole_batch(accumulate):
     """Both trade time for memory and nothing else."""
     expected, _, _, seen = run(whole(), advantages())
-    parts, updates, _, again = run(updater(1, 4, "full"), advantages())
+    parts, updates, _, again = run(updater(1, accumulate, "full"), advantages())
     assert updates == 1
     assert_same_gradient(parts, expected)
-    np.testing.assert_allclose(again["loss"], seen["loss"], rtol=1e-5)
-    np.testing.assert_allclose(again["entropy"], seen["entropy"], rtol=1e-5)
+    assert_same_metrics(again, seen)
+
+
+@pytest.mark.parametrize("aggregate", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_slices_of_a_minibatch_add_up_to_its_loss_and_gradient(aggregate, count):
+    """Whatever the mean is over: lengths 1 to 6 would tell a mean of means from the mean."""
+    cfg = replace(CFG, aggregate=aggregate, entropy_coef=0.1)
+    rng = np.random.default_rng(0)
+    valid = np.arange(6) < rng.integers(1, 7, (PAIRS, GROUP))[..., None]
+    names = ("logp", "entropy", "sampled", "old", "reference")
+    values = dict(zip(names, -rng.random((5, *valid.shape), np.float32), strict=True))
+    loss, seen, slope = loss_of(valid=valid, advantage=advantages(), cfg=cfg, **values)
+    weight = np.asarray(token_weights(valid, cfg))
+    total, slopes, sums = 0.0, np.zeros_like(slope), 0.0
+    for part in range(count):
+        mine = slice(part, None, count)
+        cut = {name: x[mine] for name, x in values.items()}
+        one, some, its_slope = loss_of(
+            valid=valid[mine], advantage=advantages()[mine], cfg=cfg, weight=weight[mine], **cut
+        )
+        total, slopes[mine] = total + one, its_slope
+        sums += some["sum"]["kl"]
+    np.testing.assert_allclose(total, loss, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(slopes, slope, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(sums, seen["sum"]["kl"], rtol=1e-5)
+
+
+def test_pairs_and_answers_may_come_in_any_order():
+    prompt, images, answers = played()
+    rng = np.random.default_rng(8)
+    pairs, group = rng.permutation(PAIRS), rng.permutation(GROUP)
+    expected, _, _, seen = run(whole(), advantages())
+    moved = jax.tree.map(lambda a: a[pairs][:, group], answers)
+    cut = (jax.tree.map(lambda a: a[pairs], prompt), images[pairs])
+    found, _, _, again = run(whole(), advantages()[pairs][:, group], rollout=moved, inputs=cut)
+    assert_same_gradient(found, expected)
+    assert_same_metrics(again, seen)
+
+
+def test_padding_to_a_longer_answer_changes_nothing():
+    """Four more places after the longest answer, filled with words."""
+    answers = played()[2]
+    rng = np.random.default_rng(2)
+
+    def longer(a, fill):
+        more = np.broadcast_to(fill, (PAIRS, GROUP, 4)).astype(a.dtype)
+        return jnp.concatenate([a, more], axis=-1)
+
+    padded = answers.replace(
+        tokens=longer(answers.tokens, rng.choice(fakes.WORDS, (PAIRS, GROUP, 4))),
+        valid=longer(answers.valid, False),
+        logp=longer(answers.logp, 7.0),
+    )
+    expected, _, _, seen = run(whole(), advantages())
+    found, _, _, again = run(whole(), advantages(), rollout=padded)
+    assert_same_gradient(found, expected)
+    assert_same_metrics(again, seen)
+
+
+def flattened(tree):
+    """[B, ...] prompts and images once per answer, as [B * G, ...]."""
+    return jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), GROUP, axis=0), tree)
+
+
+def scored_gradient(prompt, images, tokens, batch_shape):
+    """Compiled (loss, gradient) of one minibatch through `token_loss`, whatever its shape."""
+    answers = played()[2]
+    to = lambda a: jnp.reshape(a, (*batch_shape, *a.shape[2:]))  # noqa: E731
+    weight = token_weights(answers.valid, CFG)
+    batch = Answers(
+        prompt=prompt, images=images, tokens=to(tokens), weight=to(weight),
+        sampled=to(answers.logp), old=None, reference=None,
+        advantage=to(jnp.asarray(advantages())),
+    )  # fmt: skip
+    # unrolled: the compiler counts a loop's body once, however often it runs
+    score = make_scorer(replace(fakes.CONFIG, layers="unroll"), temperature=1.0, chunk=64)
+
+    def loss(params, batch):
+        return token_loss(*score(params, batch.prompt, batch.images, batch.tokens), batch, CFG)[0]
+
+    compiled = fakes.quick_jit(jax.value_and_grad(loss)).lower(tiny(), batch).compile()
+    return compiled(tiny(), batch), compiled.cost_analysis()["flops"]
+
+
+def test_the_shared_prompt_learner_equals_the_flattened_one_at_less_cost(record_property):
+    """One prompt per answer, as other trainers lay it out: the same loss and gradient."""
+    prompt, images, answers = played()
+    (loss, grads), cost = scored_gradient(prompt, images, answers.tokens, (PAIRS, GROUP))
+    flat = flattened((prompt, images))
+    (other, expected), dear = scored_gradient(*flat, answers.tokens, (PAIRS * GROUP, 1))
+    np.testing.assert_allclose(loss, other, rtol=1e-5)
+    assert_same_gradient(grads, expected)
+    record_property("flops_ratio", dear / cost)
+    print(f"flattened / shared: {dear / cost:.2f} times the FLOPs at G={GROUP}, "
+          f"{prompt.tokens.shape[1]} prompt and {TOKENS} answer tokens")  # fmt: skip
+    # images and prompt G times instead of once; answers are as dear either way
+    assert 1.5 < dear / cost < GROUP
 
 
 def test_minibatches_are_token_means_of_their_own_pairs():

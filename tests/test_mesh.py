@@ -60,7 +60,7 @@ def run(fsdp: int, tensor: int) -> dict:
     }
 
 
-MESHES = pytest.mark.parametrize(("fsdp", "tensor"), [(8, 1), (2, 4)])
+MESHES = pytest.mark.parametrize(("fsdp", "tensor"), [(2, 1), (8, 1), (2, 4)])
 
 
 @MESHES

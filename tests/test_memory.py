@@ -1,0 +1,68 @@
+"""The update's memory, read from the compiler: nothing in it grows with the vocabulary."""
+
+from dataclasses import replace
+from functools import cache
+
+import fakes
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dig_jax.config import GrpoConfig, OptimConfig
+from dig_jax.grpo import TrainState, make_update
+from dig_jax.model.params import model_specs, param_shapes
+from dig_jax.optim import make_optimizer
+from dig_jax.rollout import Rollout
+from dig_jax.trainable import parameter_names, split
+
+PAIRS, GROUP, LENGTH = 2, 8, 64  # 1,024 answer tokens: [tokens, V] would be 0.6 GB at Qwen's V
+SMALL, QWEN = 32_000, 151_936
+TABLES = ("embed", "head")
+
+
+@cache
+def peak(vocab: int, *, frozen: tuple[str, ...] = (), chunk: int = 4096) -> int:
+    """Bytes that the compiled update needs beside its arguments; nothing is run."""
+    text = replace(fakes.CONFIG.text, vocab=vocab, layers=1)
+    vision = replace(fakes.CONFIG.vision, depth=1)
+    config = replace(fakes.CONFIG, text=text, vision=vision)
+    shapes = param_shapes(model_specs(config))
+    names = frozenset(name for name in parameter_names(shapes) if name not in frozen)
+    optimizer = make_optimizer(OptimConfig(), 10, split(shapes, names)[0])
+    cfg = GrpoConfig(vocab_chunk=chunk)
+    state = jax.eval_shape(lambda p: TrainState.start(p, optimizer, cfg, names), shapes)
+
+    def array(*shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct((PAIRS, GROUP, *shape), dtype)
+
+    rollout = Rollout(
+        tokens=array(LENGTH, dtype=jnp.int32),
+        valid=array(LENGTH, dtype=bool),
+        ended=array(dtype=bool),
+        logp=array(LENGTH),
+    )
+    update = make_update(cfg, config, optimizer, names, temperature=1.0)
+    jitted = fakes.quick_jit(update, donate_argnums=0)
+    compiled = jitted.lower(state, *fakes.pairs_of(PAIRS), rollout, array()).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_peak_memory_does_not_grow_with_the_vocabulary():
+    small, large = (peak(vocab, frozen=TABLES) for vocab in (SMALL, QWEN))
+    print(f"update beside its arguments: {small / 1e6:.1f} MB at V={SMALL}, {large / 1e6:.1f} MB "
+          f"at V={QWEN}")  # fmt: skip
+    assert abs(large / small - 1) < 0.10
+
+
+def test_one_chunk_of_the_whole_vocabulary_would_grow():
+    """The ablation: without chunks the logits of all answer tokens exist, twice and more."""
+    tokens = PAIRS * GROUP * LENGTH
+    assert peak(QWEN, frozen=TABLES, chunk=QWEN) > 2 * 4 * tokens * QWEN
+
+
+@pytest.mark.slow
+def test_trained_tables_add_their_own_gradient_and_no_more():
+    """Gradient and running sum of the gradients, of both tables: 4 x 4 bytes a number."""
+    grown = peak(QWEN) - peak(SMALL)
+    numbers = (QWEN - SMALL) * fakes.CONFIG.text.width
+    assert grown <= 1.1 * 4 * 4 * numbers
