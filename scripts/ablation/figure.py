@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dig_jax.pictures import FAINT
+from dig_jax.pictures import FAINT, INK
 from scripts.ablation.plan import Plan
 from scripts.ablation.tables import BASE, curves
 
@@ -29,7 +29,7 @@ def draw(path: Path, plan: Plan, scores: dict, *, title: str) -> None:
     shares = {"width_ratios": [1] * len(SCORES) + [1.45]}
     axes = figure.subplots(len(plan.studies), len(SCORES) + 1, squeeze=False, gridspec_kw=shares)
     for line, (study, arms) in zip(axes, plan.studies.items(), strict=True):
-        colors = dict(zip(arms, COLORS * len(arms), strict=False))
+        colors = dict(zip(arms, COLORS * len(arms), strict=False)) | {plan.reference: INK}
         for axis, (metric, name) in zip(line[:-1], SCORES.items(), strict=True):
             _dots(axis, metric, arms, scores, colors)
             axis.set_title(name, fontsize=10, loc="left")
@@ -38,7 +38,7 @@ def draw(path: Path, plan: Plan, scores: dict, *, title: str) -> None:
         _curves(line[-1], plan, arms, colors)
     for column in axes[:, :-1].T:
         _share_range(column)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(f"{title}\ndashed: untrained; small dots: single seeds", fontsize=11)
     figure.savefig(path, dpi=110)
 
 

@@ -162,7 +162,8 @@ class _Pool:
                 code = self._program(stage, log, lock)
                 if code or not stage.done():
                     spent = time.perf_counter() - start
-                    self._say(f"{job.name}: {stage.name} FAILED, exit code {code}")
+                    if not self._stopped.is_set():
+                        self._say(f"{job.name}: {stage.name} FAILED, exit code {code}")
                     return Outcome(job, spent, f"{stage.name} (exit code {code})", tail(log))
         spent = time.perf_counter() - start
         self._say(f"{job.name}: finished after {spent:.0f} s")
