@@ -123,6 +123,25 @@ def test_what_a_plan_cannot_mean_is_refused(tmp_path):
         plan.make_plan(BASE, tmp_path / "absent.py", tmp_path, seeds=[0])
 
 
+def test_the_pages_own_arm_makes_a_plan(tmp_path):
+    """The code of docs/ablations.md, run as --arms."""
+    page = (ROOT / "docs" / "ablations.md").read_text()
+    path = tmp_path / "arms.py"
+    path.write_text(page.split("```python\n")[1].split("```")[0])
+    made = plan.make_plan(BASE, path, tmp_path, seeds=[0, 1])
+    assert [run.name for run in made.runs] == [
+        "no_kl seed 0", "full seed 0", "no_kl seed 1", "full seed 1"
+    ]  # fmt: skip
+    assert made.runs[0].config.grpo.kl_coef == 0.0
+    assert made.titles["no_kl"] == "no KL to the base"
+
+
+def test_the_page_names_every_arm_that_is_shipped():
+    page = (ROOT / "docs" / "ablations.md").read_text()
+    arms = {arm.__name__ for study in ablations.STUDIES.values() for arm in study}
+    assert all(f"| `{name}` |" in page for name in arms)
+
+
 # ---- the intervals
 
 
@@ -264,6 +283,21 @@ def test_a_program_that_outlived_its_command_is_waited_for(programs):
     assert said(job) == ["one"]
 
 
+def test_a_killed_program_is_started_again_and_its_done_stages_are_not(programs):
+    """SIGKILL between a program's start and its result: the stage is missing, so it runs anew."""
+    job = programs("job", one=0, two=0)
+    job.folder.mkdir()
+    (job.folder / "one").touch()
+    with runs.locked(job, print) as lock:
+        victim = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,)
+        )
+    victim.kill()
+    victim.communicate()
+    assert runs.run_jobs([job], at_once=1, say=print)[0].failed is None
+    assert said(job) == ["two"]
+
+
 def test_a_folder_of_another_configuration_is_refused_with_the_fields(tmp_path):
     runs.write_config(tmp_path / "train.py", BASE)
     runs.write_config(tmp_path / "train.py", BASE)
@@ -354,16 +388,16 @@ def command(tmp_path) -> list[str]:
     model = small_base()
     hf.save_hf(tmp_path / "model", make_tiny(jax.random.key(0), model), model, source_folder=ASSETS)
     base = Config(
-        steps=60,
+        steps=16,
         pairs_per_step=2,
         model=ModelSource(source=str(tmp_path / "model")),
         data=DataConfig(
             root=str(tmp_path / "data"), image_width=64, image_height=48, buckets=("single",)
         ),
         rollout=RolloutConfig(group=2, max_tokens=8),
-        curriculum=CurriculumConfig(stages=(Stage(60, {"single": 1.0}),)),
+        curriculum=CurriculumConfig(stages=(Stage(16, {"single": 1.0}),)),
         eval=EvalConfig(pairs=4, batch=4, samples=2, bootstrap=50),
-        checkpoint=CheckpointConfig(every=20),
+        checkpoint=CheckpointConfig(every=4),
     )
     runs.write_config(tmp_path / "base.py", base)
     arms = arms_file(tmp_path, BROKEN)
@@ -382,26 +416,27 @@ def is_there(check, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_killed_commands_continue_and_a_broken_arm_costs_only_itself(command, tmp_path):
-    """SIGKILL of the command and of its trainer after a checkpoint; then the same command."""
+def test_a_command_killed_at_work_is_taken_over_and_a_broken_arm_costs_only_itself(
+    command, tmp_path
+):
+    """SIGKILL of the command alone: its trainer lives on, and the same command waits for it."""
     (tmp_path / "RESULTS.md").write_text("# Results\n")
     # half the compile time; one device, unlike the other tests'
     env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     folder = tmp_path / "root" / "full" / "seed0"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     first = subprocess.Popen(command, env=env, cwd=ROOT, **pipes)
-    is_there(lambda: (folder / "checkpoints" / "20").is_dir(), first)
+    is_there(lambda: (folder / "train.log").is_file(), first)
     first.send_signal(signal.SIGKILL)
-    os.kill(int((folder / ".lock").read_text()), signal.SIGKILL)
     first.communicate()
 
-    second = subprocess.run(command, env=env, cwd=ROOT, check=False, timeout=200, **pipes)
+    second = subprocess.run(command, env=env, cwd=ROOT, check=False, timeout=300, **pipes)
     assert second.returncode == 1, second.stdout
+    assert "of another command is at work on it; waiting" in second.stdout
     assert "FAILED other seed 0 in train" in second.stdout
     assert "prompt.max_tokens=3" in second.stdout
-    begun = json.loads((folder / "manifest.json").read_text())["starts"]
-    assert [start["first_step"] > 0 for start in begun] == [False, True]
-    assert [row["step"] for row in read_rows(folder, kind="train")] == list(range(60))
+    assert len(json.loads((folder / "manifest.json").read_text())["starts"]) == 1
+    assert [row["step"] for row in read_rows(folder, kind="train")] == list(range(16))
     found = json.loads((tmp_path / "root" / "ablation.json").read_text())
     assert set(found["scores"]["sampled"]) == {"base", "full"}
     text = (tmp_path / "RESULTS.md").read_text()
