@@ -1,12 +1,13 @@
 """Prefill and decode, ours beside Hugging Face's `generate`, on one checkpoint and one core.
 
     .venv-parity/bin/python -m scripts.bench_generate [--sizes 5.5M 37M] [--rounds 3]
+    .venv-parity/bin/python -m scripts.bench_generate --checkpoint assets/tiny_qwen3vl --size 64 96
 
 Each side runs in a process of its own, pinned to the same core with one thread, in turn. Both read
-the same random checkpoint (float32) and the same 8 prompts of two 256x192 images, and write the
-same number of greedy tokens. Seconds are CPU seconds of the process after a warm-up (ours compiles
-in it); the table holds medians over the rounds, and the ratio of each round's pair.
-Needs torch: the environment of scripts/parity.sh.
+the same checkpoint (float32; random ones of two sizes, or a folder) and the same 8 prompts of two
+images, 256x192 unless --size says otherwise, and write the same number of greedy tokens. Seconds
+are CPU seconds of the process after a warm-up (ours compiles in it); the table holds medians over
+the rounds, and the ratio of each round's pair. Needs torch: the environment of scripts/parity.sh.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from statistics import median
 
 import numpy as np
 
+from dig_jax.images import Size
 from dig_jax.model.params import ModelConfig, TextConfig, VisionConfig, count, model_specs
 
 BATCH, IMAGES, HEIGHT, WIDTH, WORDS, TOKENS = 8, 2, 192, 256, 24, 128
@@ -51,12 +53,13 @@ def _shape(width, mlp, layers, heads, *, tower) -> ModelConfig:
     )  # fmt: skip
 
 
-def inputs() -> tuple[list[list[int]], np.ndarray]:
+def inputs(model: ModelConfig, size: Size) -> tuple[list[list[int]], np.ndarray]:
     """Token ids with one image token per image, and images u8[B, I, Y, X, 3]."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, IMAGES, HEIGHT, WIDTH, 3), np.uint8)
-    picture = [SPECIAL, SPECIAL + 2, SPECIAL + 1] * IMAGES
-    return [[*picture, *rng.integers(0, SPECIAL, WORDS).tolist()] for _ in range(BATCH)], images
+    images = rng.integers(0, 256, (BATCH, IMAGES, *size, 3), np.uint8)
+    picture = [model.vision_start, model.image_token, model.vision_end] * IMAGES
+    words = min(*picture, model.video_token, model.pad_token, *model.eos_tokens)
+    return [[*picture, *rng.integers(0, words, WORDS).tolist()] for _ in range(BATCH)], images
 
 
 def cpu_seconds(function) -> float:
@@ -65,7 +68,7 @@ def cpu_seconds(function) -> float:
     return time.process_time() - start
 
 
-def run_ours(folder: Path) -> dict:
+def run_ours(folder: Path, size: Size) -> dict:
     from dataclasses import replace
 
     import jax
@@ -77,8 +80,8 @@ def run_ours(folder: Path) -> dict:
 
     config = replace(read_model_config(folder), eos_tokens=(-1,))
     params = load_params(folder, config)
-    ids, images = inputs()
-    prompt = prompt_of_ids(config, ids, [[(HEIGHT, WIDTH)] * IMAGES] * BATCH)
+    ids, images = inputs(read_model_config(folder), size)
+    prompt = prompt_of_ids(config, ids, [[size] * IMAGES] * BATCH)
     prefill = jax.jit(lambda p, q, i: encode_prompt(p, config, q, i))
     sample = jax.jit(make_sampler(config, group=1, max_tokens=TOKENS, temperature=0.0))
     key = jax.random.key(0)
@@ -95,19 +98,22 @@ def run_ours(folder: Path) -> dict:
     return report(prompt.tokens.shape[1], first_s, whole_s, whole())
 
 
-def run_hf(folder: Path) -> dict:
+def run_hf(folder: Path, size: Size) -> dict:
     import torch
     from transformers import Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
+    from dig_jax.model.hf import read_model_config
+    from dig_jax.model.logprob import banned_tokens
+
     torch.set_num_threads(1)
     model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    ids, images = inputs()
-    flat = list(images.reshape(-1, HEIGHT, WIDTH, 3))
+    config = read_model_config(folder)
+    ids, images = inputs(config, size)
+    patch, image = config.vision.patch, config.image_token
     seen = Qwen2VLImageProcessorPil(
-        patch_size=16, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )(images=flat, return_tensors="pt")
-    cells = HEIGHT * WIDTH // 32**2
-    image = SPECIAL + 2
+        patch_size=patch, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )(images=list(images.reshape(-1, *size, 3)), return_tensors="pt")
+    cells = size[0] * size[1] // (config.vision.merge * patch) ** 2
     tokens = torch.tensor(
         [[t for i in row for t in [i] * (cells if i == image else 1)] for row in ids]
     )
@@ -127,8 +133,8 @@ def run_hf(folder: Path) -> dict:
             max_new_tokens=steps,
             min_new_tokens=steps,
             eos_token_id=None,
-            pad_token_id=SPECIAL + 4,
-            suppress_tokens=list(range(SPECIAL, SPECIAL + 4)),
+            pad_token_id=config.pad_token,
+            suppress_tokens=np.flatnonzero(banned_tokens(config)).tolist(),
         )
         return made[:, tokens.shape[1] :].numpy()
 
@@ -148,7 +154,7 @@ def report(prompt_tokens: int, first_s: float, whole_s: float, tokens: np.ndarra
     }
 
 
-def pinned(side: str, folder: Path, core: int) -> dict:
+def pinned(side: str, folder: Path, size: Size, core: int) -> dict:
     """One side's measurement, in a process that owns one core and one thread."""
     one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     env = os.environ | one | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
@@ -162,6 +168,7 @@ def pinned(side: str, folder: Path, core: int) -> dict:
         "--side",
         side,
         str(folder),
+        *("--size", *map(str, size)),
     ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -169,14 +176,13 @@ def pinned(side: str, folder: Path, core: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(name: str, config: ModelConfig, rounds: int, core: int) -> None:
-    from scripts.make_random_checkpoint import write_random
+def compare(name: str, folder: Path, size: Size, rounds: int, core: int) -> None:
+    """Prints the table of one checkpoint folder."""
+    from dig_jax.model.hf import read_model_config
 
-    with tempfile.TemporaryDirectory() as folder:
-        write_random(Path(folder), config, seed=0, dtype="float32")
-        pairs = [[pinned(s, Path(folder), core) for s in ("ours", "hf")] for _ in range(rounds)]
+    pairs = [[pinned(s, folder, size, core) for s in ("ours", "hf")] for _ in range(rounds)]
     same = np.mean([np.array(a["tokens"]) == np.array(b["tokens"]) for a, b in pairs])
-    million = count(model_specs(config)) / 1e6
+    million = count(model_specs(read_model_config(folder))) / 1e6
     print(f"{name}: {million:.2f} M parameters, {pairs[0][0]['prompt_tokens']} prompt tokens x 8,")
     print(f"  {TOKENS} greedy tokens each, {same:.1%} equal")
     for phase in ("prefill", "decode"):
@@ -191,16 +197,25 @@ def compare(name: str, config: ModelConfig, rounds: int, core: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=list(shapes()), choices=list(shapes()))
+    parser.add_argument("--checkpoint", type=Path, help="a folder instead of random ones")
+    parser.add_argument("--size", type=int, nargs=2, default=(HEIGHT, WIDTH), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--core", type=int, default=0, help="the core that both sides run on")
     parser.add_argument("--side", nargs=2, metavar=("SIDE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    size = tuple(args.size)
     if args.side:
         side, folder = args.side
-        print(json.dumps((run_ours if side == "ours" else run_hf)(Path(folder))))
-        return
-    for name in args.sizes:
-        compare(name, shapes()[name], args.rounds, args.core)
+        print(json.dumps((run_ours if side == "ours" else run_hf)(Path(folder), size)))
+    elif args.checkpoint:
+        compare(str(args.checkpoint), args.checkpoint, size, args.rounds, args.core)
+    else:
+        from scripts.make_random_checkpoint import write_random
+
+        for name in args.sizes:
+            with tempfile.TemporaryDirectory() as folder:
+                write_random(Path(folder), shapes()[name], seed=0, dtype="float32")
+                compare(name, Path(folder), size, args.rounds, args.core)
 
 
 if __name__ == "__main__":
