@@ -14,15 +14,17 @@ from dig_jax import checkpoint, sharding
 from dig_jax.commandline import clear_errors, parse_config
 from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
-from dig_jax.data.pipeline import eval_pairs, train_pairs
-from dig_jax.evaluate import make_evaluator, summarize
+from dig_jax.data.pipeline import train_pairs
 from dig_jax.grpo import TrainState, enter_stage, group_advantage, make_update
 from dig_jax.model.params import model_specs, param_shapes
 from dig_jax.optim import make_optimizer, opt_shardings
 from dig_jax.reward.reward import make_reward, score_texts
 from dig_jax.rollout import make_sampler
 from dig_jax.runlog import RunLog
+from dig_jax.samples import make_sample_log
 from dig_jax.session import Session, load_weights, open_session
+from dig_jax.trackers import check_trackers
+from dig_jax.validation import make_validation
 
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
 
@@ -33,9 +35,8 @@ def train(session: Session) -> None:
     optimizer = make_optimizer(cfg.optim, cfg.steps, param_shapes(model_specs(model)))
     state = restore_or_start(session, optimizer)
     first = int(state.step)
-    size = session.image_size
-    pairs = train_pairs(cfg, first, sharding.process_slice(mesh), size=size)
-    evaluate = make_evaluator(session, eval_pairs(cfg, size=size)) if cfg.eval.every else None
+    pairs = train_pairs(cfg, first, sharding.process_slice(mesh), size=session.image_size)
+    validate, record = make_validation(session, first), make_sample_log(session, first)
 
     sampler = make_sampler(
         model,
@@ -57,6 +58,8 @@ def train(session: Session) -> None:
     root = jax.random.key(cfg.seed)
 
     with RunLog(cfg, first, shown=SHOWN) as log:
+        if not first:
+            validate(log, -1, state.params)
         for step in range(first, cfg.steps):
             stage = stage_of(cfg.curriculum.stages, step)
             if step in {s.until for s in cfg.curriculum.stages}:
@@ -78,9 +81,8 @@ def train(session: Session) -> None:
                 state, stats = update(state, prompt, images, rollout, advantage)
                 stats = jax.device_get(stats)
             log.write(step, step_metrics(host, reward, flat, parsed) | stats, stage=stage)
-            if evaluate and (step + 1) % cfg.eval.every == 0:
-                summary = summarize(evaluate(state.params), resamples=cfg.eval.bootstrap)
-                log.write(step, {k: mean for k, (mean, _, _) in summary.items()}, kind="eval")
+            record(log, step, batch, texts, parsed, reward)
+            validate(log, step, state.params)
             if (step + 1) % cfg.checkpoint.every == 0 or step + 1 == cfg.steps:
                 checkpoint.save(cfg, step + 1, state)
 
@@ -143,6 +145,7 @@ def step_metrics(rollout, reward, flat, parsed) -> dict[str, float]:
 def main() -> None:
     cfg = parse_config(description=__doc__.splitlines()[0])
     with clear_errors():  # whatever is wrong with the input is found before anything compiles
+        check_trackers(cfg.log)
         session = open_session(cfg)
         done = checkpoint.latest_step(cfg.run_dir)
         if done is not None:
