@@ -138,8 +138,8 @@ def matched_boxes(cfg: RewardConfig, pred: np.ndarray, true: np.ndarray) -> dict
     """Boxes as lists, and the `partners` of the predicted ones."""
     match, shared = partners(cfg, pred, true)
     return {
-        "pred": np.round(pred, 4).tolist(),
-        "true": np.round(true, 4).tolist(),
+        "pred": np.round(np.float64(pred), 4).tolist(),
+        "true": np.round(np.float64(true), 4).tolist(),
         "match": match,
         "match_iou": [round(x, 4) for x in shared],
     }

@@ -41,11 +41,13 @@ def sample_sheet(images: np.ndarray, rows: Sequence[Mapping], *, title: str) -> 
     images  u8[n, 2, Y, X, 3]   of the rows, in their order
     rows    of samples.jsonl
     """
-    note = "each line joins a prediction to the true box it was matched with; A left, B right"
+    note = "     blue: from a prediction to the true box it was matched with      left: image A"
+    note += "      right: image B"
     keys = {"true difference, with its type": TRUE, "predicted, with its IoU": PRED}
+    cards = [_card(pair, row) for pair, row in zip(images, rows, strict=True)]
     blocks = [heading(title, size=20), legend(keys, note)]
-    for pair, row in zip(images, rows, strict=True):
-        blocks += [_rule(blocks), _card(pair, row)]
+    for card in cards:
+        blocks += [_rule(card.width), card]
     return framed(blocks)
 
 
@@ -172,8 +174,8 @@ class _Column:
             self._top += 16
 
 
-def _rule(blocks: Sequence[Image.Image]) -> Image.Image:
+def _rule(width: int) -> Image.Image:
     """A thin line across, with air around it."""
-    strip = Image.new("RGB", (max(block.width for block in blocks), 11), PAPER)
+    strip = Image.new("RGB", (width, 11), PAPER)
     ImageDraw.Draw(strip).line([0, 5, strip.width, 5], fill=RULE)
     return strip

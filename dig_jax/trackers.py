@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,26 +42,39 @@ class TensorBoard:
     """Event files in <run_dir>/tensorboard; `tensorboard --logdir <run_dir>` shows them.
 
     purge   first step that this start tells again: TensorBoard hides what is there of it
+
+    Written at once and by this thread: a killed run loses no row, and a full disk is an error
+    here. (tensorboardX's SummaryWriter leaves both to a thread, whose end nobody hears of.)
     """
 
     def __init__(self, cfg: Config, purge: int):
-        from tensorboardX import SummaryWriter  # half a second to import
+        from tensorboardX import event_file_writer, summary  # half a second to import
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._writer = SummaryWriter(str(Path(cfg.run_dir) / FOLDER), purge_step=purge)
+        self._event, self._summary = Event, summary
+        folder = Path(cfg.run_dir) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        start = f".{len(list(folder.iterdir())):04d}"  # two starts in one second are two files
+        self._file = event_file_writer.EventsWriter(str(folder / "events"), start)
+        log = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(step=purge, session_log=log, wall_time=time.time()))
         lines = "".join(f"    {line}\n" for line in config_text(cfg).splitlines())
-        self._writer.add_text("config", lines, purge)  # indented: Markdown's verbatim
+        self._tell(purge, [summary.text("config", lines)])  # indented: Markdown's verbatim
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # a killed run loses no row
+        self._tell(step, [self._summary.scalar(name, value) for name, value in values.items()])
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        self._writer.add_image(name, picture, step, dataformats="HWC")
-        self._writer.flush()
+        self._tell(step, [self._summary.image(name, picture, dataformats="HWC")])
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
+
+    def _tell(self, step: int, summaries: Iterable[Any]) -> None:
+        now = time.time()
+        for each in summaries:
+            self._file.write_event(self._event(step=step, summary=each, wall_time=now))
+        self._file.flush()
 
 
 class Online:
