@@ -161,14 +161,15 @@ class _Column:
         self._top += tall + 8
 
     def text(self, text: str) -> None:
-        """The answer, as many lines of it as there is room for."""
+        """The answer; of a long one its first and last lines, as many as there is room for."""
         letters = font_of(12)
         shown = "".join(c if c.isprintable() else " " for c in text) or "(nothing)"
         lines = textwrap.wrap(shown, 62, break_on_hyphens=False)
         room = max(1, (self._bottom - self._top) // 16)
         if len(lines) > room:
-            left_out = sum(map(len, lines[room - 1 :]))
-            lines = [*lines[: room - 1], f"... and {left_out} more characters"]
+            first, last = room // 2, len(lines) - (room - 1 - room // 2)
+            left_out = sum(map(len, lines[first:last]))
+            lines = [*lines[:first], f"... {left_out} characters ...", *lines[last:]]
         for line in lines:
             self._draw.text((self._left, self._top), line, fill=INK, font=letters)
             self._top += 16
