@@ -35,10 +35,12 @@ OTHER = {*BARS, "reward", "count_ok", "n_pred", "true_positives", "empty"}  # sh
 ROW, LETTER = 19, 13  # px between lines of the column, and size of its letters
 
 
-def sample_sheet(images: np.ndarray, rows: Sequence[Mapping], *, title: str) -> Image.Image:
+def sample_sheet(
+    images: Sequence[np.ndarray], rows: Sequence[Mapping], *, title: str
+) -> Image.Image:
     """One card below another.
 
-    images  u8[n, 2, Y, X, 3]   of the rows, in their order
+    images  u8[2, Y, X, 3] of each row, in their order
     rows    of samples.jsonl
     """
     note = "     blue: from a prediction to the true box it was matched with      left: image A"

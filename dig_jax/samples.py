@@ -6,6 +6,7 @@
 Everything here reads what the step has computed; nothing is sampled or drawn by chance.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dig_jax import sharding
-from dig_jax.data.pipeline import Batch
+from dig_jax.data.pipeline import Batch, PairSource
 from dig_jax.evaluate import answer_rows
 from dig_jax.runlog import RunLog, drop_rows
 from dig_jax.sample_sheet import sample_sheet
@@ -32,28 +32,35 @@ def make_sample_log(session: Session, first_step: int) -> Callable[..., None]:
     Where a picture is due (after the first step, then every log.samples_every steps), process 0
     writes it and its rows and gives it to the trackers; the others do nothing.
 
-    batch                   of this process
+    batch                   the global batch; its images, if it has any, are not read
     texts, parsed, reward   of the global batch, [B][G]
+
+    The pictures come from the records anew: what a step keeps of them may be features only, on
+    the devices of other processes.
     """
     cfg = session.cfg
     folder = Path(cfg.run_dir)
     writes = jax.process_index() == 0 and cfg.log.samples_every > 0
     if writes:
         drop_rows(folder / ROWS, first_step)
-    index, count = sharding.process_slice(session.mesh)
-    first = index * cfg.pairs_per_step // count
+
+    @functools.cache
+    def opened(bucket: str) -> PairSource:
+        return PairSource(cfg.data, bucket, session.image_size)
 
     def record(log: RunLog, step: int, batch: Batch, texts, parsed, reward) -> None:
         if not writes or (step and (step + 1) % cfg.log.samples_every):
             return
-        shown = min(cfg.log.samples, len(batch.pair_id))
-        some = jax.tree.map(lambda leaf: leaf[:shown], batch)
-        part = slice(first, first + shown)
-        mine = jax.tree.map(lambda leaf: leaf[part], jax.device_get(reward))
-        rows = answer_rows(cfg.reward, some, texts[part], parsed[part], mine)
-        rows = [_described(cfg.data.buckets, step, *each) for each in zip(rows, some.bucket,
-                mine.total, strict=True)]  # fmt: skip
-        sheet = sample_sheet(some.images, rows, title=_title(cfg, step))
+        some, scored = jax.tree.map(
+            lambda leaf: leaf[: cfg.log.samples], jax.device_get((batch, reward))
+        )
+        count, names = len(some.pair_id), [cfg.data.buckets[bucket] for bucket in some.bucket]
+        rows = answer_rows(cfg.reward, some, texts[:count], parsed[:count], scored)
+        rows = [
+            _described(step, *each) for each in zip(names, rows, scored.total.tolist(), strict=True)
+        ]
+        images = [opened(row["bucket"])[row["pair_id"]].images for row in rows]
+        sheet = sample_sheet(images, rows, title=_title(cfg, step))
         path = folder / FOLDER / f"step_{step + 1:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -64,17 +71,17 @@ def make_sample_log(session: Session, first_step: int) -> Callable[..., None]:
     return record
 
 
-def _described(buckets: tuple[str, ...], step: int, row: dict, bucket: int, rewards) -> dict:
+def _described(step: int, bucket: str, row: dict, rewards: list[float]) -> dict:
     """An answer's row of samples.jsonl: `rewards` of its whole group, the answer's own scores."""
     scores = row.pop("shown")
     kept = ("text", "verdict", "pred", "true", "match", "match_iou", "kinds")
     return {
         "step": step,
-        "bucket": buckets[bucket],
+        "bucket": bucket,
         "pair_id": row["pair_id"],
         **{name: row[name] for name in kept},
         "scores": scores,
-        "group_rewards": [round(float(each), 4) for each in rewards],
+        "group_rewards": [round(each, 4) for each in rewards],
     }
 
 
