@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "data.cache",
     "eval",
     "checkpoint",
+    "log",
     "mesh",
     "model.attention",
     "model.remat",

@@ -273,24 +273,57 @@ class CurriculumConfig:
 class EvalConfig:
     pairs: int = 120  # held-out pairs scored, from the first; >= 1
     batch: int = 20  # pairs per forward; the last batch is padded
-    every: int = 0  # steps between evaluations while training; 0 = only before and after
+    every: int = 0  # steps between validations while training; 0 = only before and after
+    at_start: bool = True  # with `every`: validate before the first step too
+    modes: tuple[Literal["greedy", "sampled"], ...] = ("sampled", "greedy")  # of a validation (1)
+    splits: tuple[str, ...] = ()  # validated beside data.eval_split, e.g. test_novel
+    controls: str = ""  # split of identical pairs whose right answer is []; "" = none
     bootstrap: int = 2000  # resamples behind each 95 % interval
-    samples: int = 0  # answers drawn per pair at rollout.temperature; 0 = one greedy answer
+    samples: int = 0  # answers drawn per pair at rollout.temperature; 0 = one greedy answer (1)
     decoding: Literal["policy", "checkpoint"] = "policy"  # or as generation_config.json says
+
+    # (1) A validation while training scores every mode; `sampled` draws max(1, samples) answers
+    #     per pair. `dig_jax.evaluate` writes one protocol: sampled where samples > 0.
 
     def __post_init__(self):
         typed.check_fields(self, "eval")
         at_least("eval", self, pairs=1, batch=1, every=0, bootstrap=1, samples=0)
+        ok = bool(self.modes) and len(set(self.modes)) == len(self.modes)
+        remedy = "use sampled,greedy or one of them"
+        require(ok, "eval.modes", self.modes, "is empty or repeats a mode", remedy)
+        names = [*self.splits, *filter(None, [self.controls])]
+        ok = len(set(names)) == len(names) and not set(names) & {"", "controls"}
+        rule = 'with eval.controls repeats a name, or has "" or "controls"'
+        require(ok, "eval.splits", self.splits, rule, "name each split once")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     every: int = 10  # steps between saves, >= 1; the last step is always saved
     keep: int = 2  # newest checkpoints kept on disk
+    best: str = "reward"  # validation metric whose best weights are kept; "" = off (1)
+
+    # (1) `f1` is that of the first of eval.modes, `greedy/f1` or `greedy/test_novel/f1` say which;
+    #     `validation_scores` lists them all. Needs eval.every.
 
     def __post_init__(self):
         typed.check_fields(self, "checkpoint")
         at_least("checkpoint", self, every=1, keep=1)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    samples_every: int = 20  # steps between pictures of sampled answers; 0 = none
+    samples: int = 4  # pairs in each picture, >= 1
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()  # beside TensorBoard, which is always on
+    project: str = "dig_jax"  # that the trackers file the run under
+
+    def __post_init__(self):
+        typed.check_fields(self, "log")
+        at_least("log", self, samples_every=0, samples=1)
+        ok = len(set(self.trackers)) == len(self.trackers)
+        require(ok, "log.trackers", self.trackers, "repeats a tracker", "name each once")
+        require(bool(self.project.strip()), "log.project", self.project, "is empty", "name one")
 
 
 @dataclass(frozen=True)
@@ -321,6 +354,7 @@ class Config:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self):
@@ -331,6 +365,7 @@ class Config:
         ok = not (self.lora.rank and self.optim.freeze)
         rule = f"adds nothing: lora.rank={self.lora.rank} freezes all but the adapters"
         require(ok, "optim.freeze", self.optim.freeze, rule, "drop one of the two")
+        _check_validation(self)
         decays = self.optim.schedule != "constant"
         ok = not decays or self.optim.warmup < self.steps
         rule = f"leaves no step of steps={self.steps} to decay"
@@ -361,6 +396,36 @@ def _check_batches(cfg: Config) -> None:
     rule = f"is not a multiple of mesh.fsdp={fsdp}"
     remedy = f"use {fsdp * max(1, cfg.eval.batch // fsdp)}"
     require(cfg.eval.batch % fsdp == 0, "eval.batch", cfg.eval.batch, rule, remedy)
+
+
+def _check_validation(cfg: Config) -> None:
+    beside = {*cfg.eval.splits, *filter(None, [cfg.eval.controls])}
+    wrong = sorted(beside & {*cfg.data.buckets, cfg.data.eval_split})
+    rule = "is trained on, or is data.eval_split, which is always validated"
+    require(not wrong, "eval.splits or eval.controls", wrong, rule, "name other splits")
+    name, known = cfg.checkpoint.best, validation_scores(cfg.eval)
+    ok = not name or name in known or name in EVAL_SCORES
+    rule = "is no score of a validation"
+    remedy = f"use one of {', '.join((*EVAL_SCORES, *known))}, or '' to keep none"
+    require(ok, "checkpoint.best", name, rule, remedy)
+
+
+# Scores of answers, means over pairs and their answers, for all of which more is better.
+EVAL_SCORES = ("reward", "f1", "iou", "precision", "recall", "format", "count_ok")
+
+
+def validation_scores(cfg: EvalConfig) -> list[str]:
+    """Names of the scores that a validation gives: "sampled/f1", "greedy/test_novel/f1", ..."""
+    splits = ("", *(f"{name}/" for name in cfg.splits))
+    names = [f"{split}{score}" for split in splits for score in EVAL_SCORES]
+    names += ["controls/empty"] if cfg.controls else []
+    return [f"{mode}/{name}" for mode in cfg.modes for name in names]
+
+
+def best_score(cfg: Config) -> str:
+    """The full name of the score that checkpoint.best means; "" where no best is kept."""
+    name = cfg.checkpoint.best if cfg.eval.every else ""
+    return f"{cfg.eval.modes[0]}/{name}" if name in EVAL_SCORES else name
 
 
 def load_config(path: str | Path, overrides: list[str] = (), **kwargs: object) -> Config:

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import jax
 
-from dig_jax import checkpoint
+from dig_jax import best, checkpoint
 from dig_jax.card import card_text
 from dig_jax.compare import Side, compare, folder_side, read_one, restored
-from dig_jax.config import Config, config_hash
+from dig_jax.config import Config, config_hash, from_json
 from dig_jax.model import hf, hf_config, lora
 from dig_jax.model.hf_export import check_target, copy_companions, new_folder
 from dig_jax.model.hf_files import is_remote, write_json
@@ -45,31 +45,44 @@ class Trained:
     step: int
     source: str  # the folder the run started from: configuration, tokenizer, template
     model: ModelConfig
+    best: bool = False  # the weights that validated best instead of a checkpoint's
 
     def read(self, like: Params) -> Params:
         """The part of the parameters that `like` names, placed as it says; adapters merged."""
         adapted = with_adapters(self.cfg, self.model)
         wanted = like | lora.adapters_of(like, adapted)
+        if self.best:
+            return lora.merge(best.load_best(self.cfg.run_dir, wanted), adapted)
         return lora.merge(checkpoint.restore_params(self.cfg, wanted, self.step), adapted)
 
 
-def open_run(run: str | Path, *, step: int | None = None, source: str | None = None) -> Trained:
+def open_run(
+    run: str | Path,
+    *,
+    step: int | None = None,
+    source: str | None = None,
+    from_best: bool = False,
+) -> Trained:
     """A checkpoint of a run, the newest unless `step` is given; weights are not read yet.
 
-    source   folder with config.json and tokenizer, instead of the run's model.source
+    from_best   the weights that validated best, instead of a checkpoint
+    source      folder with config.json and tokenizer, instead of the run's model.source
 
     Raises FileNotFoundError when there is no checkpoint or no source folder.
     """
-    cfg = checkpoint.saved_config(run, step)
+    if from_best:
+        cfg, step = from_json(best.best_config(run)), best.read_best(run)["step"]
+    else:
+        cfg = checkpoint.saved_config(run, step)
+        step = checkpoint.latest_step(run) if step is None else step
     cfg = dataclasses.replace(cfg, run_dir=str(run))
-    step = checkpoint.latest_step(run) if step is None else step
     folder = source or cfg.model.source
     if not is_remote(folder) and not Path(folder).is_dir():
         raise FileNotFoundError(
             f"{folder}, which the run started from, does not exist here; give --source FOLDER with "
             f"its config.json and tokenizer files"
         )
-    return Trained(cfg, step, folder, hf.read_model_config(folder))
+    return Trained(cfg, step, folder, hf.read_model_config(folder), from_best)
 
 
 def export(
@@ -155,7 +168,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     back.add_argument("folder", metavar="FOLDER")
     back.add_argument("--run", metavar="RUN_DIR", help="whose checkpoint it should be")
     for command in (out, back):
-        command.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
+        which = command.add_mutually_exclusive_group()
+        which.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
+        which.add_argument(
+            "--from-best", action="store_true", help="the weights that validated best in the run"
+        )
         command.add_argument(
             "--source", help="tokenizer folder instead of the run's; without --run, the other side"
         )
@@ -168,12 +185,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def run_check(args: argparse.Namespace) -> str:
     other = partial(folder_side, args.source)
     if args.run:
-        other = partial(run_side, open_run(args.run, step=args.step, source=args.source))
+        trained = open_run(args.run, step=args.step, source=args.source, from_best=args.from_best)
+        other = partial(run_side, trained)
     return f"{args.folder}: {compare(folder_side(args.folder), other())}"
 
 
 def run_export(args: argparse.Namespace) -> str:
-    trained = open_run(args.run, step=args.step, source=args.source)
+    trained = open_run(args.run, step=args.step, source=args.source, from_best=args.from_best)
     size = round(args.shard_gb * 1e9)
     export(trained, args.out, dtype=args.dtype, overwrite=args.overwrite, shard_bytes=size)
     return f"{args.out}: step {trained.step} in {args.dtype}, {_megabytes(args.out)}"

@@ -16,12 +16,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dig_jax import checkpoint, sharding
+from dig_jax import best, checkpoint, sharding
 from dig_jax.baseline import pixel_difference
 from dig_jax.boxes import pairwise_iou, unit_from_px
 from dig_jax.commandline import add_config_arguments, clear_errors, config_from
 from dig_jax.config import Config, RewardConfig
-from dig_jax.data.pipeline import Batch, eval_pairs
+from dig_jax.data.pipeline import KINDS, Batch, eval_pairs
+from dig_jax.decoding import Decoding
 from dig_jax.model.params import Params, placed_shapes
 from dig_jax.reward.matching import assign_on_host
 from dig_jax.reward.reward import make_reward, matching_cost, score_texts
@@ -34,27 +35,42 @@ METRICS = ("precision", "recall", "f1", "iou", "format", "count_ok", "reward")
 
 
 def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params], list[dict]]:
-    """Bind the statics; returns evaluate(params) -> one row per held-out pair, in order.
+    """Bind the statics; returns evaluate(params) -> one row per held-out pair, in order."""
+    answers = max(1, session.cfg.eval.samples)
+    score = make_scorer(session, session.decoding, answers=answers)
+    return lambda params: score(params, batches)
+
+
+def make_scorer(
+    session: Session, decoding: Decoding, *, answers: int, label: str = "evaluate"
+) -> Callable[[Params, list[Batch]], list[dict]]:
+    """Bind the statics; returns score(params, batches) -> one row per pair, in order.
+
+    answers   drawn per pair
+    label     of its progress, and of the program that it compiles once for all batches
 
     A row holds the pair's true and predicted boxes (unit frame), the answer's text, and every
-    metric of METRICS, averaged over the pair's answers if there are several.
+    metric of METRICS, averaged over the pair's answers if there are several. The draws depend on
+    the seed and the pair's place alone, so that every validation of a run draws alike.
     """
     cfg = session.cfg
     sampler = make_sampler(
-        session.model,
-        group=max(1, cfg.eval.samples),
-        max_tokens=cfg.rollout.max_tokens,
-        **vars(session.decoding),
+        session.model, group=answers, max_tokens=cfg.rollout.max_tokens, **vars(decoding)
     )
+
+    def draw(*args):
+        return sampler(*args)
+
+    draw.__name__ = f"{label}_answers"  # as JAX's log of compilations and profiles show it
     whole = sharding.replicated(session.mesh)
-    sample = jax.jit(session.traced(sampler), out_shardings=whole)
+    sample = jax.jit(session.traced(draw), out_shardings=whole)
     reward_fn = make_reward(cfg.reward)
     prompt = session.prompt_rows(cfg.eval.batch)
     key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)
 
-    def evaluate(params: Params) -> list[dict]:
+    def score(params: Params, batches: list[Batch]) -> list[dict]:
         rows = []
-        for number, batch in enumerate(progress(batches, "evaluate")):
+        for number, batch in enumerate(progress(batches, label)):
             images = sharding.shard_global(batch.images, session.mesh)
             first = number * cfg.eval.batch
             rollout = sample(params, prompt, images, jax.random.wrap_key_data(key), first)
@@ -64,15 +80,18 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
             rows += answer_rows(cfg.reward, batch, texts, parsed, jax.device_get(reward))
         return rows
 
-    return evaluate
+    return score
 
 
 def answer_rows(cfg: RewardConfig, batch: Batch, texts, parsed, reward) -> list[dict]:
     """One row per real pair of a scored batch: means over its answers, and the first answer.
 
-    text, verdict, boxes and `shown` (its own scores) belong to the first of the group.
+    text, verdict, boxes and `shown` (its own scores) belong to the first of the group. `found`
+    is, for each true box, the share of the answers that matched it with IoU >= iou_threshold,
+    `kinds` its type; `empty` the share of well-formed answers without a box.
     """
-    scores = {**reward.parts, "reward": reward.total}
+    empty = reward.parts["format"] * (reward.parts["n_pred"] == 0)
+    scores = {**reward.parts, "reward": reward.total, "empty": empty}
     rows = []
     for i in np.flatnonzero(batch.real):
         true = batch.truth.boxes[i][batch.truth.valid[i]]
@@ -84,6 +103,8 @@ def answer_rows(cfg: RewardConfig, batch: Batch, texts, parsed, reward) -> list[
                 "text": texts[i][0],
                 "verdict": str(parsed[i][0].verdict),
                 **matched_boxes(cfg, parsed[i][0].boxes_unit, true),
+                "kinds": [KINDS[k] for k in batch.kind[i][batch.truth.valid[i]]],
+                "found": found_boxes(cfg, [p.boxes_unit for p in parsed[i]], true),
                 **means,
                 "shown": {name: float(part[i, 0]) for name, part in scores.items()},
             }
@@ -91,8 +112,8 @@ def answer_rows(cfg: RewardConfig, batch: Batch, texts, parsed, reward) -> list[
     return rows
 
 
-def matched_boxes(cfg: RewardConfig, pred: np.ndarray, true: np.ndarray) -> dict:
-    """Boxes as lists, and for each predicted one its true partner (-1: none) and their IoU.
+def partners(cfg: RewardConfig, pred: np.ndarray, true: np.ndarray) -> tuple[list, list]:
+    """For each predicted box its true partner (-1: none), and the IoU with it (0: none).
 
     The partners are the reward's: the cheapest assignment under its matching cost.
     """
@@ -100,11 +121,26 @@ def matched_boxes(cfg: RewardConfig, pred: np.ndarray, true: np.ndarray) -> dict
     match = np.full(len(pred), -1)
     if iou.size:
         match = assign_on_host(np.asarray(matching_cost(cfg, pred, true)))
-    shared = [float(iou[q, m]) if m >= 0 else 0.0 for q, m in enumerate(match)]
+    return match.tolist(), [float(iou[q, m]) if m >= 0 else 0.0 for q, m in enumerate(match)]
+
+
+def found_boxes(cfg: RewardConfig, answers: list[np.ndarray], true: np.ndarray) -> list[float]:
+    """For each true box the share of the answers that found it; boxes in the unit frame."""
+    found = np.zeros(len(true))
+    for pred in answers:
+        for m, iou in zip(*partners(cfg, pred, true), strict=True):
+            if m >= 0 and np.float32(iou) >= np.float32(cfg.iou_threshold):
+                found[m] += 1
+    return (found / len(answers)).tolist()
+
+
+def matched_boxes(cfg: RewardConfig, pred: np.ndarray, true: np.ndarray) -> dict:
+    """Boxes as lists, and the `partners` of the predicted ones."""
+    match, shared = partners(cfg, pred, true)
     return {
-        "pred": np.round(pred, 4).tolist(),
-        "true": np.round(true, 4).tolist(),
-        "match": [int(m) for m in match],
+        "pred": np.round(np.float64(pred), 4).tolist(),
+        "true": np.round(np.float64(true), 4).tolist(),
+        "match": match,
         "match_iou": [round(x, 4) for x in shared],
     }
 
@@ -126,16 +162,35 @@ def pixel_rows(cfg: Config, batches: list[Batch]) -> list[dict]:
 def summarize(rows: list[dict], *, resamples: int, seed: int = 0) -> dict[str, list[float]]:
     """metric -> [mean, low, high]: 95 % percentile bootstrap over pairs.
 
-    F1, count accuracy and predicted boxes are also given by the true number of differences
-    ("f1_n2"). The seed is the same for every metric, so metrics of the same pairs share their
-    resamples.
+    The metrics are those of `values_by_metric`. The seed is the same for every metric, so metrics
+    of the same pairs share their resamples.
     """
-    summary = {name: bootstrap([r[name] for r in rows], resamples, seed) for name in METRICS}
+    values = values_by_metric(rows)
+    return {name: bootstrap(each, resamples, seed) for name, each in values.items()}
+
+
+def values_by_metric(rows: list[dict]) -> dict[str, list[float]]:
+    """metric -> its value for each pair that it is defined for.
+
+    METRICS for all pairs; F1, count accuracy and predicted boxes by the true number of
+    differences ("f1_n2"); recall by the type of the difference ("recall_color"): of a pair, the
+    mean over its differences of that type.
+    """
+    values = {name: [row[name] for row in rows] for name in METRICS}
     for n in sorted({row["n_true"] for row in rows}):
         some = [row for row in rows if row["n_true"] == n]
         for name in ("f1", "count_ok", "n_pred"):
-            summary[f"{name}_n{n}"] = bootstrap([r[name] for r in some], resamples, seed)
-    return summary
+            values[f"{name}_n{n}"] = [row[name] for row in some]
+    for kind in KINDS:
+        found = [_found_of(row, kind) for row in rows if kind in row["kinds"]]
+        if found:
+            values[f"recall_{kind}"] = found
+    return values
+
+
+def _found_of(row: dict, kind: str) -> float:
+    shares = zip(row["kinds"], row["found"], strict=True)
+    return float(np.mean([share for name, share in shares if name == kind]))
 
 
 def bootstrap(values: list[float], resamples: int, seed: int) -> list[float]:
@@ -177,9 +232,11 @@ def decode_text(session: Session) -> str:
     return f"{max(1, session.cfg.eval.samples)} samples at {decoding}"
 
 
-def trained_weights(session: Session) -> Params:
-    """The parameters of the run's newest checkpoint, without its optimiser state."""
+def trained_weights(session: Session, *, from_best: bool = False) -> Params:
+    """The parameters of the run's newest checkpoint, or those its validations found best."""
     like = placed_shapes(session.model, session.shardings)
+    if from_best:
+        return best.load_best(session.cfg.run_dir, like)
     return checkpoint.restore_params(session.cfg, like)
 
 
@@ -190,6 +247,9 @@ def main(argv: list[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--source", help="checkpoint folder instead of the config's")
     which.add_argument("--from-run", action="store_true", help="the run's newest checkpoint")
+    which.add_argument(
+        "--from-best", action="store_true", help="the weights that validated best in the run"
+    )
     which.add_argument("--pixel-diff", action="store_true", help="the baseline without a model")
     args = parser.parse_args(argv)
     with clear_errors():
@@ -200,8 +260,8 @@ def main(argv: list[str] | None = None) -> None:
         if not args.pixel_diff:
             session = open_session(cfg, source=args.source)
             batches = eval_pairs(cfg, size=session.image_size)
-            if args.from_run:
-                weights = trained_weights(session)
+            if args.from_run or args.from_best:
+                weights = trained_weights(session, from_best=args.from_best)
             else:
                 weights = load_weights(session, args.source)
     rows = make_evaluator(session, batches)(weights) if session else pixel_rows(cfg, batches)

@@ -8,11 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-TRUE, PRED, INK, PAPER, FAINT = "#18c964", "#ff2d55", "#1b1b1f", "#ffffff", "#6b7280"
-WIDTH_PX = 336  # an image is enlarged by a whole factor to about this width
-GAP, MARGIN, LINE = 6, 18, 20  # px
+from dig_jax.drawing import (
+    FAINT,
+    GAP,
+    INK,
+    LINE,
+    MARGIN,
+    PAPER,
+    PRED,
+    TRUE,
+    draw_box,
+    draw_tag,
+    enlarged,
+    font_of,
+    framed,
+    heading,
+    legend,
+)  # fmt: skip
+
 CHOICES = ("best", "typical", "worst")
 
 # Panel title, and the metrics drawn in it with their legend; those that a run lacks are left out.
@@ -30,6 +45,7 @@ PANELS = (
         {"flat_groups": "flat groups", "truncated": "answers cut off", "clip_high": "clipped up"},
     ),
 )
+MODES = {"": "o", "sampled/": "o", "greedy/": "D"}  # of a validation, with their markers
 COLORS = ("#1f6feb", "#d1495b", "#2a9d8f", "#e9a23b")
 STAGE_TINTS = ("#eef2f7", "#fdf6e7", "#eef7ee", "#f7eef5")
 
@@ -85,9 +101,9 @@ def contact_sheet(
     for kind, chosen in choose([row["reward"] for row in rows], count).items():
         tiles = [pair_tile(images[i], rows[i]) for i in chosen]
         if tiles:
-            blocks += [_heading(f"{kind} of {len(rows)} by reward"), _grid(tiles, columns)]
-    blocks = [_heading(title, size=20), _legend(), *blocks]
-    _framed(blocks).save(path)
+            blocks += [heading(f"{kind} of {len(rows)} by reward"), _grid(tiles, columns)]
+    blocks = [heading(title, size=20), _legend(), *blocks]
+    framed(blocks).save(path)
 
 
 def pair_tile(images: np.ndarray, row: dict) -> Image.Image:
@@ -96,24 +112,24 @@ def pair_tile(images: np.ndarray, row: dict) -> Image.Image:
     images  u8[2, Y, X, 3]
     row     of eval_<name>.json: pred, true (unit frame), match, match_iou, pair_id, f1, ...
     """
-    big = [_enlarged(image) for image in images]
+    big = [enlarged(image) for image in images]
     for picture in big:
         for box in row["true"]:
-            _box(picture, box, TRUE, 3)
+            draw_box(picture, box, TRUE, 3)
     for box in row["pred"]:
-        _box(big[1], box, PRED, 2)
+        draw_box(big[1], box, PRED, 2)
     for box, label in zip(row["pred"], _labels(row), strict=True):
-        _tag(big[1], box, label)
+        draw_tag(big[1], box, label)
     tile = Image.new("RGB", (2 * big[0].width + GAP, LINE + big[0].height), PAPER)
     tile.paste(big[0], (0, LINE))
     tile.paste(big[1], (big[0].width + GAP, LINE))
-    ImageDraw.Draw(tile).text((0, 1), _caption(row), fill=INK, font=_font(14))
+    ImageDraw.Draw(tile).text((0, 1), _caption(row), fill=INK, font=font_of(14))
     return tile
 
 
 def pair_picture(path: str | Path, images: np.ndarray, row: dict) -> None:
     """A single pair with its boxes and the legend, as in the README."""
-    _framed([_legend(), pair_tile(images, row)]).save(path)
+    framed([_legend(), pair_tile(images, row)]).save(path)
 
 
 def _labels(row: dict) -> list[str]:
@@ -131,53 +147,9 @@ def _caption(row: dict) -> str:
     )
 
 
-def _enlarged(image: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(np.asarray(image, np.uint8))
-    scale = max(1, round(WIDTH_PX / picture.width))
-    return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.BICUBIC)
-
-
-def _box(picture: Image.Image, box: Sequence[float], color: str, width: int) -> None:
-    ImageDraw.Draw(picture).rectangle(_corners(picture, box), outline=color, width=width)
-
-
-def _corners(picture: Image.Image, box: Sequence[float]) -> list[int]:
-    """Unit box as pixel corners inside the picture; `rectangle` wants them ordered."""
-    x0, y0, x1, y1 = box
-    xs = np.clip(np.round(np.array([x0, x1]) * picture.width), 0, picture.width - 1)
-    ys = np.clip(np.round(np.array([y0, y1]) * picture.height), 0, picture.height - 1)
-    return [int(min(xs)), int(min(ys)), int(max(xs)), int(max(ys))]
-
-
-def _tag(picture: Image.Image, box: Sequence[float], text: str) -> None:
-    """A filled label on the box's top edge, inside where there is no room above."""
-    draw, font = ImageDraw.Draw(picture), _font(13)
-    left, top, _, _ = _corners(picture, box)
-    wide, high = draw.textlength(text, font=font) + 6, 16
-    left = min(left, picture.width - wide)
-    top = top - high if top >= high else top
-    draw.rectangle([left, top, left + wide, top + high], fill=PRED)
-    draw.text((left + 3, top + 1), text, fill=PAPER, font=font)
-
-
-def _heading(text: str, size: int = 16) -> Image.Image:
-    font = _font(size)
-    strip = Image.new("RGB", (int(font.getlength(text)) + 4, size + 12), PAPER)
-    ImageDraw.Draw(strip).text((0, 6), text, fill=INK, font=font)
-    return strip
-
-
 def _legend() -> Image.Image:
-    font, key = _font(14), ((TRUE, "true difference"), (PRED, "predicted, with its IoU"))
-    ends = "(none: no true box is left for it)      left: image A      right: image B"
-    strip = Image.new("RGB", (760, 24), PAPER)
-    draw, x = ImageDraw.Draw(strip), 0
-    for color, text in key:
-        draw.rectangle([x, 5, x + 18, 17], outline=color, width=3)
-        draw.text((x + 26, 2), text, fill=FAINT, font=font)
-        x += 26 + int(font.getlength(text)) + 20
-    draw.text((x - 14, 2), ends, fill=FAINT, font=font)
-    return strip
+    note = "(none: no true box is left for it)      left: image A      right: image B"
+    return legend({"true difference": TRUE, "predicted, with its IoU": PRED}, note)
 
 
 def _grid(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
@@ -191,21 +163,6 @@ def _grid(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def _framed(blocks: Sequence[Image.Image]) -> Image.Image:
-    """Blocks below one another on paper with a margin."""
-    wide = max(block.width for block in blocks)
-    high = sum(block.height + GAP for block in blocks) - GAP
-    sheet, top = Image.new("RGB", (wide + 2 * MARGIN, high + 2 * MARGIN), PAPER), MARGIN
-    for block in blocks:
-        sheet.paste(block, (MARGIN, top))
-        top += block.height + GAP
-    return sheet
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=size)
-
-
 def curves(
     path: str | Path, rows: Sequence[dict], *, title: str, stages: Sequence[str] = ()
 ) -> None:
@@ -215,8 +172,8 @@ def curves(
     stages  name of each stage; their numbers if absent
 
     Faint lines are single training steps, bold ones a running mean over a twentieth of the run,
-    dots held-out evaluations. Panels whose metrics are all absent are left out; raises
-    ValueError when that leaves none.
+    markers held-out validations: discs of sampled answers, diamonds of greedy ones. Panels whose
+    metrics are all absent are left out; raises ValueError when that leaves none.
     """
     from matplotlib.figure import Figure  # a second to import; no pyplot: no global state
 
@@ -251,7 +208,8 @@ def _panel(axis, name: str, metrics: dict[str, str], rows, held_out) -> None:
         steps, values = _points(metric, rows)
         axis.plot(steps, values, color=color, alpha=0.25, linewidth=1)
         axis.plot(steps, _running_mean(values, span), color=color, linewidth=1.8, label=label)
-        axis.plot(*_points(metric, held_out), "o", color=color, markersize=5)
+        for prefix, marker in MODES.items():
+            axis.plot(*_points(prefix + metric, held_out), marker, color=color, markersize=5)
     axis.set_title(name, fontsize=10, loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(x=0)

@@ -1,5 +1,7 @@
 """The run folder's paper trail: metrics.jsonl, config.json, manifest.json, one line per step.
 
+Trackers such as TensorBoard are told every row that metrics.jsonl has got.
+
 A metrics row holds quantities that a rerun repeats bit for bit; wall-clock quantities carry the
 prefix `time/`, so that two runs can be compared (`comparable`). Process 0 alone writes.
 """
@@ -20,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from dig_jax.config import Config, config_hash, to_json
+from dig_jax.trackers import Trackers, open_trackers
 
 METRICS = "metrics.jsonl"
-REPLACED = "metrics.replaced.jsonl"  # rows a resumed run computed again
 _PACKAGES = (
     "dig_jax jax jaxlib flax optax orbax-checkpoint grain array-record numpy scipy transformers bpy"
 )
@@ -34,7 +37,8 @@ class RunLog:
     """Writes one run's rows and lines; a context manager, so that the file is closed.
 
     Opening it at `first_step` moves the rows of that step and later ones, which will be computed
-    again, to metrics.replaced.jsonl; earlier rows stay as they are.
+    again, to metrics.replaced.jsonl; earlier rows stay as they are. Rows of a validation before
+    step 0 bear the step -1.
     """
 
     def __init__(self, cfg: Config, first_step: int = 0, *, shown: Iterable[str] = ()):
@@ -45,19 +49,21 @@ class RunLog:
         self._mark = time.perf_counter()
         self._compiled = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
-        self._file = None
+        self._file, self._trackers = None, Trackers()
         if jax.process_index() == 0:
             folder = Path(cfg.run_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            drop_rows(folder, first_step)
+            kept, replaced = drop_rows(folder / METRICS, first_step)
             write_whole(folder / "config.json", to_json(cfg))
             _add_start(folder / "manifest.json", cfg, first_step)
             self._file = (folder / METRICS).open("a")
+            self._trackers = open_trackers(cfg, first_step, kept, replaced)
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *exception) -> None:
+        self._trackers.close()
         if self._file:
             self._file.close()
 
@@ -103,6 +109,7 @@ class RunLog:
             finite = {k: v if _is_finite(v) else str(v) for k, v in row.items()}
             self._file.write(json.dumps(finite, allow_nan=False) + "\n")
             self._file.flush()
+            self._trackers.row(finite)
             print(self._line(row), flush=True)
         wrong = {name: value for name, value in values.items() if not _is_finite(value)}
         if wrong:
@@ -112,6 +119,10 @@ class RunLog:
                 f"is in {METRICS}; lower optim.rate or look at the batch of this step"
             )
 
+    def show(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Gives the trackers a picture u8[Y,X,3] made after the row of `step`."""
+        self._trackers.image(step + 1, name, picture)
+
     def _hear(self, event: str, seconds: float, **_) -> None:
         """Adds XLA's compilations to `time/compile` of the next row (they lie in other phases)."""
         if event.endswith("backend_compile_duration"):
@@ -119,13 +130,14 @@ class RunLog:
 
     def _line(self, row: dict[str, Any]) -> str:
         stage = f" stage {row['stage']}" if "stage" in row else ""
+        done = row["step"] + 1
+        if row["kind"] != "train":
+            numbers = _by_group(row, (*self._shown, "empty"))
+            return f"{row['kind']} after {done}/{self._steps} steps{stage}  {numbers}"
         shown = [name for name in self._shown if name in row] or [
             name for name in row if name not in ("kind", "step", "stage") and "/" not in name
         ]
         numbers = "  ".join(f"{name} {_short(row[name])}" for name in shown)
-        if row["kind"] != "train":
-            return f"{row['kind']} at step {row['step']}{stage}  {numbers}"
-        done = row["step"] + 1
         filled = 10 * done // max(self._steps, done)
         left = (self._steps - done) * statistics.median(self._step_s)
         bar = "#" * filled + "-" * (10 - filled)
@@ -133,12 +145,28 @@ class RunLog:
         return f"[{bar}] step {done}/{self._steps}{stage}  {numbers}  ({pace})"
 
 
-def read_rows(run_dir: str | Path, *, kind: str | None = None) -> list[dict[str, Any]]:
+def _by_group(row: Mapping[str, Any], shown: Iterable[str]) -> str:
+    """ "reward 2.1  f1 0.5", or "greedy: reward 2.1  f1 0.5   sampled: ..." for grouped names."""
+    groups: dict[str, list[str]] = {}
+    for path in row:
+        group, _, name = path.rpartition("/")
+        if name in shown and group != "time":
+            groups.setdefault(group, []).append(f"{name} {_short(row[path])}")
+    lines = [("", "  ".join(numbers)) for group, numbers in groups.items() if not group]
+    lines += [(f"{group}: ", "  ".join(numbers)) for group, numbers in groups.items() if group]
+    return "   ".join(head + numbers for head, numbers in lines)
+
+
+def read_rows(
+    run_dir: str | Path, *, kind: str | None = None, name: str = METRICS
+) -> list[dict[str, Any]]:
     """The rows of a run, in order; a last line cut off by a kill is left out.
+
+    name   the file of rows in the run folder
 
     Raises ValueError naming file and line for any other line that is not JSON.
     """
-    path = Path(run_dir) / METRICS
+    path = Path(run_dir) / name
     lines = path.read_text().split("\n") if path.is_file() else []
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
@@ -154,18 +182,23 @@ def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
-def drop_rows(folder: Path, first_step: int) -> None:
-    """Moves the rows of step >= first_step from metrics.jsonl to metrics.replaced.jsonl."""
-    path = folder / METRICS
+def drop_rows(path: Path, first_step: int) -> tuple[list[dict], list[dict]]:
+    """Moves the rows of step >= first_step from X.jsonl to X.replaced.jsonl.
+
+    Nothing precedes step 0: with first_step 0 every row moves. Returns the rows that stay and
+    those that moved.
+    """
     if not path.is_file():
-        return
-    rows = read_rows(folder)
-    later = [row for row in rows if row["step"] >= first_step]
-    kept = [row for row in rows if row["step"] < first_step]
-    with (folder / REPLACED).open("a") if later else contextlib.nullcontext() as file:
+        return [], []
+    rows = read_rows(path.parent, name=path.name)
+    later = [row for row in rows if row["step"] >= first_step or not first_step]
+    kept = [row for row in rows if row["step"] < first_step and first_step]
+    replaced = path.with_suffix(".replaced.jsonl")
+    with replaced.open("a") if later else contextlib.nullcontext() as file:
         for row in later:
             file.write(json.dumps(row) + "\n")
     write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return kept, later
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -43,6 +43,7 @@ class Session:
     prompt: prompts.PromptInputs  # one row: all pairs share size and question
     image_size: images.Size  # at which the records' images reach the model
     decoding: Decoding  # of evaluation; training samples as cfg.rollout says
+    modes: dict[str, Decoding]  # of each of a validation's eval.modes
 
     def prompt_rows(self, pairs: int) -> prompts.PromptInputs:
         """The prompt repeated for a batch, spread over the mesh like the pairs."""
@@ -106,7 +107,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     trained_names(cfg, param_shapes(model_specs(model)))
     local = str(local_companions(source))
     size = image_size(cfg.data, local, model)
-    decoding = _decoding(cfg, local)
+    decoding, modes = _decoding(cfg, local), _modes(cfg, local)
     check_data(cfg, size)
     processor = prompts.load_processor(local)
     _check_stops(processor, model, source)
@@ -121,7 +122,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     _check_thought(cfg, prompts.opens_thought(processor, prompt), source)
     if size != (cfg.data.image_height, cfg.data.image_width) and jax.process_index() == 0:
         print(f"images: resized to {size[1]}x{size[0]} px, as {source} wants them", flush=True)
-    return Session(cfg, mesh, model, processor, prompt, size, decoding)
+    return Session(cfg, mesh, model, processor, prompt, size, decoding, modes)
 
 
 def image_rules(source: str, model: ModelConfig, **limits: int) -> images.ImageRules:
@@ -155,6 +156,20 @@ def _decoding(cfg: Config, source: str) -> Decoding:
             f"--set eval.samples=0 or --set eval.decoding=policy"
         )
     return decoding
+
+
+def _modes(cfg: Config, source: str) -> dict[str, Decoding]:
+    """How each mode of a validation chooses tokens; none where the run has no validation."""
+    chosen = {"greedy": Decoding(0.0), "sampled": Decoding(cfg.rollout.temperature)}
+    if "sampled" in cfg.eval.modes and cfg.eval.every and cfg.eval.decoding == "checkpoint":
+        chosen["sampled"] = read_decoding(source)
+        if not chosen["sampled"].temperature:
+            raise ValueError(
+                f"eval.modes has 'sampled', but with eval.decoding='checkpoint' "
+                f"generation_config.json in {source} says greedy; use --set eval.modes=greedy or "
+                f"--set eval.decoding=policy"
+            )
+    return {mode: chosen[mode] for mode in cfg.eval.modes if cfg.eval.every}
 
 
 def _check_stops(processor: prompts.Processor, model: ModelConfig, source: str) -> None:

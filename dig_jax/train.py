@@ -12,15 +12,17 @@ from dig_jax import checkpoint, sharding
 from dig_jax.commandline import clear_errors, parse_config
 from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
-from dig_jax.data.pipeline import eval_pairs, spare_pairs, train_pairs
-from dig_jax.evaluate import make_evaluator, summarize
+from dig_jax.data.pipeline import spare_pairs, train_pairs
 from dig_jax.experience import Experience, draw_until_spread, make_draw
 from dig_jax.grpo import TrainState, enter_stage, make_update
 from dig_jax.guard import stop_if_not_finite
 from dig_jax.optim import make_optimizer, opt_shardings
 from dig_jax.runlog import RunLog
+from dig_jax.samples import make_sample_log
 from dig_jax.session import Session, load_weights, open_session
+from dig_jax.trackers import check_trackers
 from dig_jax.trainable import split
+from dig_jax.validation import make_validation
 
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
 
@@ -33,13 +35,15 @@ def train(session: Session) -> None:
     first, process, size = int(state.step), sharding.process_slice(mesh), session.image_size
     pairs = train_pairs(cfg, first, process, size=size)
     spare = spare_pairs(cfg, process, size=size)
-    evaluate = make_evaluator(session, eval_pairs(cfg, size=size)) if cfg.eval.every else None
+    validate, record = make_validation(session, first), make_sample_log(session, first)
     update = jit_update(session, optimizer)
     prompt = session.prompt_rows(cfg.pairs_per_step)
     root = jax.random.key(cfg.seed)
 
     with RunLog(cfg, first, shown=SHOWN) as log:
         draw = make_draw(session, log.timed)
+        if not first:
+            validate(log, -1, state.params)
         for step in range(first, cfg.steps):
             stage = stage_of(cfg.curriculum.stages, step)
             if step in {s.until for s in cfg.curriculum.stages}:
@@ -59,9 +63,8 @@ def train(session: Session) -> None:
                 stats = jax.device_get(stats)
             stop_if_not_finite(cfg, step, drawn, stats, answers)
             log.write(step, step_metrics(drawn, redrawn) | stats, stage=stage)
-            if evaluate and (step + 1) % cfg.eval.every == 0:
-                summary = summarize(evaluate(state.params), resamples=cfg.eval.bootstrap)
-                log.write(step, {k: mean for k, (mean, _, _) in summary.items()}, kind="eval")
+            record(log, step, drawn.batch, drawn.texts, drawn.parsed, drawn.reward)
+            validate(log, step, state.params)
             if (step + 1) % cfg.checkpoint.every == 0 or step + 1 == cfg.steps:
                 checkpoint.save(cfg, step + 1, state)
 
@@ -132,6 +135,7 @@ def step_metrics(drawn: Experience, redrawn: int) -> dict[str, float]:
 def main() -> None:
     cfg = parse_config(description=__doc__.splitlines()[0])
     with clear_errors():  # whatever is wrong with the input is found before anything compiles
+        check_trackers(cfg.log)
         session = open_session(cfg)
         done = checkpoint.latest_step(cfg.run_dir)
         if done is not None:

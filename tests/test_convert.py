@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fakes import ASSETS, small_base
 
-from dig_jax import checkpoint, convert
+from dig_jax import best, checkpoint, convert
 from dig_jax.config import Config, DataConfig, ModelSource
 from dig_jax.grpo import TrainState
 from dig_jax.model import hf
@@ -75,6 +75,24 @@ def test_the_newest_checkpoint_comes_back_bit_for_bit(made, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "parameters equal step 5 in float32" in said
     assert "differ by at most 0 and agree on 100%" in said
+
+
+def test_the_weights_that_validated_best_are_exported_on_request(run, capsys):
+    """Kept at step 4, of which there is no checkpoint."""
+    call_best = ("export", "--run", run / "run", "--out", run / "hf", "--from-best")
+    assert call(*call_best) == 1
+    assert "holds no best weights" in capsys.readouterr().err
+    cfg = checkpoint.saved_config(run / "run")
+    cfg = dataclasses.replace(
+        cfg, run_dir=str(run / "run"), eval=dataclasses.replace(cfg.eval, every=2)
+    )
+    best.BestKeeper(cfg, 3).offer(4, {"sampled/reward": 1.0}, weights(9))
+    assert call(*call_best) == 0
+    found = hf.load_params(run / "hf", small_base())
+    for a, b in zip(jax.tree.leaves(weights(9)), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert json.loads((run / "hf" / convert.ORIGIN).read_text())["step"] == 4
+    assert call("check", run / "hf", "--run", run / "run", "--from-best") == 0
 
 
 def test_bfloat16_is_the_rounded_checkpoint(made, tmp_path, capsys):

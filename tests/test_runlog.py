@@ -63,7 +63,7 @@ def test_resuming_replaces_later_rows_and_loses_none(tmp_path):
     write_steps(cfg, range(6))
     write_steps(cfg, [4, 5, 6], first=4)
     assert steps_of(cfg) == [0, 1, 2, 3, 4, 5, 6]
-    replaced = (tmp_path / "run" / runlog.REPLACED).read_text().splitlines()
+    replaced = (tmp_path / "run" / "metrics.replaced.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in replaced] == [4, 5]
 
 
@@ -119,7 +119,17 @@ def test_the_console_line_tells_step_stage_numbers_and_time_left(tmp_path, capsy
     line, evaluation = capsys.readouterr().out.splitlines()
     assert line.startswith("[#####-----] step 30/60 stage 1  reward 1.25  (")
     assert line.endswith(" left)")
-    assert evaluation == "eval at step 30  reward 2"
+    assert evaluation == "eval after 31/60 steps  reward 2"
+
+
+def test_the_line_of_a_validation_groups_its_scores(tmp_path, capsys):
+    scores = {"greedy/f1": 0.5, "greedy/f1_n1": 0.5, "sampled/f1": 0.25, "greedy/controls/empty": 1}
+    with runlog.RunLog(config(tmp_path), shown=("f1",)) as log:
+        log.write(-1, scores, kind="eval")
+    line = capsys.readouterr().out.strip()
+    assert line == (
+        "eval after 0/60 steps  greedy/controls: empty 1   greedy: f1 0.5   sampled: f1 0.25"
+    )
 
 
 def test_the_folder_tells_what_ran_and_every_start(tmp_path):

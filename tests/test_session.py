@@ -149,6 +149,24 @@ def test_a_greedy_checkpoint_is_not_asked_for_several_samples(folder):
         opened(folder, eval=EvalConfig(decoding="checkpoint", samples=4))
 
 
+def test_a_validation_samples_as_its_decoding_says_or_is_refused(folder):
+    """Greedy stays greedy; a checkpoint that decodes greedily has no samples of its own."""
+    assert opened(folder).modes == {}  # no validation
+    validated = EvalConfig(every=5)
+    assert opened(folder, eval=validated).modes == {
+        "sampled": Decoding(1.0),
+        "greedy": Decoding(0.0),
+    }
+    own = dataclasses.replace(validated, decoding="checkpoint")
+    with pytest.raises(ValueError, match=r"eval.modes has 'sampled', .*eval.modes=greedy"):
+        opened(folder, eval=own)
+    assert list(opened(folder, eval=dataclasses.replace(own, modes=("greedy",))).modes) == [
+        "greedy"
+    ]
+    change(folder, "generation_config.json", **SAMPLING)
+    assert opened(folder, eval=own).modes["sampled"] == Decoding(0.6, 20, 0.95)
+
+
 def test_decoding_settings_that_are_not_computed_are_refused(folder):
     change(folder, "generation_config.json", **SAMPLING, repetition_penalty=1.0)
     assert str(read_decoding(folder)) == "temperature 0.6, top_k 20, top_p 0.95"

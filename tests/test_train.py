@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from fakes import ASSETS, make_tiny, small_base
 
+from dig_jax.best import read_best
 from dig_jax.config import (
     CheckpointConfig,
     Config,
@@ -20,6 +22,7 @@ from dig_jax.config import (
     DataConfig,
     EvalConfig,
     GrpoConfig,
+    LogConfig,
     ModelSource,
     OptimConfig,
     RolloutConfig,
@@ -41,7 +44,8 @@ def write_split(root, name: str, pairs: int, differences: int) -> None:
     for _ in range(pairs):
         a, b = rng.integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
         boxes = [[4 + 20 * n, 5, 20 + 20 * n, 25] for n in range(differences)]
-        meta = {"differences": [{"box": box} for box in boxes], "width": WIDTH, "height": HEIGHT}
+        found = [{"box": box, "type": kind} for box, kind in zip(boxes, ("add", "x"), strict=False)]
+        meta = {"differences": found, "width": WIDTH, "height": HEIGHT}
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         rows.append(records.encode(records.Pair(a, b, mask, mask, meta)))
     entry = records.write_shard(folder / records.shard_name(0, 1), rows, {})
@@ -53,7 +57,8 @@ def write_split(root, name: str, pairs: int, differences: int) -> None:
 def config(tmp_path_factory) -> Config:
     """Two stages, KL, two minibatches of two slices: every branch of the update."""
     root = tmp_path_factory.mktemp("train")
-    for name, differences in (("single", 1), ("dual", 2), ("heldout", 1)):
+    splits = (("single", 1), ("dual", 2), ("heldout", 1), ("novel", 2), ("same", 0))
+    for name, differences in splits:
         write_split(root / "data", name, 8, differences)
     model = small_base()
     params = make_tiny(jax.random.key(0), model)
@@ -74,8 +79,9 @@ def config(tmp_path_factory) -> Config:
             stages=(Stage(3, {"single": 1.0}), Stage(STEPS, {"dual": 1.0})),
             reference="per_stage", optimizer="reset",
         ),
-        eval=EvalConfig(pairs=6, batch=4),
-        checkpoint=CheckpointConfig(every=2, keep=2),
+        eval=EvalConfig(pairs=6, batch=4, every=2, splits=("novel",), controls="same"),
+        checkpoint=CheckpointConfig(every=2, keep=2, best="greedy/iou"),
+        log=LogConfig(samples_every=2, samples=2),
     )  # fmt: skip
 
 
@@ -130,6 +136,8 @@ def test_the_loop_compiles_its_sampler_and_its_update_once(printed):
     assert "images: resized to 80x64 px" in printed
     compiled = re.findall(r"Compiling (?:jit\()?(\w+)", printed)
     assert compiled.count("sample") == compiled.count("update") == 1
+    assert compiled.count("validate_greedy_answers") == 1  # three validations of three splits
+    assert compiled.count("validate_sampled_answers") == 1
 
 
 def test_every_step_leaves_a_row_with_its_stage_and_finite_metrics(straight):
@@ -165,8 +173,78 @@ def test_a_killed_run_continues_bit_for_bit(config, straight, tmp_path):
     assert process.returncode == -signal.SIGKILL
     assert len(read_rows(run_dir, kind="train")) == 3
     finish(start(config, run_dir, tmp_path))
-    resumed = read_rows(run_dir, kind="train")
-    assert [comparable(row) for row in resumed] == [comparable(row) for row in straight]
+    resumed = read_rows(run_dir)  # validations too
+    assert len(resumed) == len(straight) + 3
+    assert list(map(comparable, resumed)) == list(map(comparable, read_rows(config.run_dir)))
+    assert read_best(run_dir) == read_best(config.run_dir)
+    for name in ("samples.jsonl", "samples/step_000004.png"):
+        assert Path(run_dir, name).read_bytes() == Path(config.run_dir, name).read_bytes()
+
+
+def test_a_validation_scores_every_mode_and_split_before_training_and_as_often_as_asked(
+    config, straight
+):
+    rows = read_rows(config.run_dir, kind="eval")
+    assert [row["step"] for row in rows] == [-1, 1, 3]
+    for mode in ("greedy", "sampled"):
+        assert {
+            f"{mode}/reward",
+            f"{mode}/f1_n1",
+            f"{mode}/recall_add",
+            f"{mode}/novel/recall_other",
+            f"{mode}/controls/empty",
+            f"{mode}/controls/n_pred",
+        } <= set(rows[0])
+    best = max(rows, key=lambda row: row["greedy/iou"])  # of equals the first
+    found = {"step": best["step"] + 1, "metric": "greedy/iou", "value": best["greedy/iou"]}
+    assert read_best(config.run_dir) == found
+
+
+def test_the_documented_metrics_are_those_that_a_run_writes(config, straight):
+    """docs/watching.md names every metric of the rows, and none that no row has."""
+    text = (Path(__file__).parents[1] / "docs" / "watching.md").read_text()
+    tables = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    documented = {name for cell in tables for name in re.findall(r"`([^`]+)`", cell)}
+    written = {general(name) for row in read_rows(config.run_dir) for name in row}
+    assert documented == written
+
+
+def general(name: str) -> str:
+    """ "greedy/novel/f1_n2" -> "f1_nN", as the table of docs/watching.md has it."""
+    head, _, last = name.rpartition("/")
+    if head == "time":
+        return name
+    return re.sub(r"^recall_.*", "recall_TYPE", re.sub(r"_n\d+$", "_nN", last))
+
+
+def test_watching_a_run_changes_none_of_its_numbers(config, straight, tmp_path):
+    """Without validations, pictures and best weights."""
+    quiet = dataclasses.replace(
+        config, eval=EvalConfig(pairs=6, batch=4), log=LogConfig(samples_every=0)
+    )
+    finish(start(quiet, str(tmp_path / "quiet"), tmp_path))
+    rows = read_rows(tmp_path / "quiet")
+    assert list(map(comparable, rows)) == list(map(comparable, straight))
+    assert not (tmp_path / "quiet" / "best").exists()
+    assert not (tmp_path / "quiet" / "samples").exists()
+
+
+def test_the_pictures_of_a_run_show_its_first_pairs(config, straight):
+    rows = read_rows(config.run_dir, name="samples.jsonl")
+    assert [row["step"] for row in rows] == [0, 0, 1, 1, 3, 3]
+    assert [len(row["group_rewards"]) for row in rows] == [config.rollout.group] * 6
+    assert all(row["scores"]["reward"] == pytest.approx(row["group_rewards"][0], abs=1e-4)
+               for row in rows)  # fmt: skip
+    pictures = sorted(path.name for path in Path(config.run_dir, "samples").iterdir())
+    assert pictures == ["step_000001.png", "step_000002.png", "step_000004.png"]
+
+
+def test_the_best_weights_can_be_evaluated(config, straight, tmp_path):
+    """Greedy, over the same pairs: the score that made them the best."""
+    finish(start(config, config.run_dir, tmp_path, "evaluate", "--name", "best", "--from-best"))
+    with open(f"{config.run_dir}/eval_best.json") as file:
+        mean = json.load(file)["summary"]["iou"][0]
+    assert mean == pytest.approx(read_best(config.run_dir)["value"], abs=1e-9)
 
 
 def test_starting_a_finished_run_again_changes_nothing(config, straight, tmp_path):

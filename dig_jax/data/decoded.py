@@ -1,7 +1,7 @@
 """A split's pictures decoded once: raw bytes on disk, mapped into memory pair by pair.
 
     <root>/<split>/decoded/480x320/pairs-00000-of-00004-<16 hex>.u8     u8[N,2,Y,X,3]
-    <root>/<split>/decoded/480x320/pairs-00000-of-00004-<16 hex>.json   boxes, checksums, origin
+    <root>/<split>/decoded/480x320/pairs-00000-of-00004-<16 hex>.json   boxes, types, origin
 
 The folder tells the size that the pictures have here, the 16 digits begin the shard's sha256: a
 copy of other records has another name. A copy counts only when its `.json` agrees with the
@@ -29,7 +29,7 @@ from dig_jax.data import records
 from dig_jax.images import Size, resize
 
 FOLDER = "decoded"
-_FORMAT = 1  # of the two files; another number makes every copy anew
+_FORMAT = 2  # of the two files; another number makes every copy anew
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class DecodedPairs:
         flat = list(itertools.chain.from_iterable(boxes))
         self._boxes_px = np.array(flat, np.float32).reshape(-1, 4)
         self._box_ends = np.cumsum([0, *map(len, boxes)])
+        self._kinds = [kinds for told in facts for kinds in told["kinds"]]
         self._crc32 = np.array([crc for told in facts for crc in told["crc32"]], np.uint32)
         self._seen = np.zeros(len(self._crc32), bool)
 
@@ -90,6 +91,10 @@ class DecodedPairs:
                 )
             self._seen[index] = True
         return images, self._boxes_px[slice(*self._box_ends[index : index + 2])]
+
+    def kinds(self, index: int) -> list[str]:
+        """Types of a pair's differences, in the order of its boxes."""
+        return self._kinds[index]
 
     def box_counts(self) -> np.ndarray:
         """i64[N]: boxes per pair."""
@@ -162,7 +167,8 @@ def _read_facts(copy: _Copy) -> dict | None:
         facts = json.loads(copy.facts.read_text())
         length = copy.path.stat().st_size
         whole = all(facts[name] == value for name, value in copy.origin.items())
-        whole &= len(facts["boxes_px"]) == len(facts["crc32"]) == copy.count
+        lists = ("boxes_px", "kinds", "crc32")
+        whole &= all(len(facts[name]) == copy.count for name in lists)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return facts if whole and length == copy.count * copy.pair_bytes else None
@@ -192,17 +198,18 @@ def _check_room(folder: Path, missing: Sequence[_Copy]) -> None:
 def _make(copy: _Copy, pair_at: Callable[[int], records.Pair]) -> None:
     """Write one shard's copy; it has its name only when it is whole, its .json after that."""
     tmp = records.temporary(copy.path)
-    boxes_px, crc32 = [], []
+    boxes_px, types, crc32 = [], [], []
     try:
         with tmp.open("wb") as file:
-            for images, boxes in _decoded(copy, pair_at):
+            for images, boxes, kinds in _decoded(copy, pair_at):
                 file.write(images)
                 boxes_px.append(boxes.tolist())
+                types.append(kinds)
                 crc32.append(zlib.crc32(images))
             file.flush()
             os.fsync(file.fileno())
         os.replace(tmp, copy.path)
-        facts = {**copy.origin, "boxes_px": boxes_px, "crc32": crc32}
+        facts = {**copy.origin, "boxes_px": boxes_px, "kinds": types, "crc32": crc32}
         records.write_json(copy.facts, facts)
     except OSError as error:
         free = shutil.disk_usage(copy.path.parent).free
@@ -216,12 +223,12 @@ def _make(copy: _Copy, pair_at: Callable[[int], records.Pair]) -> None:
 
 
 def _decoded(copy: _Copy, pair_at: Callable[[int], records.Pair]) -> Iterator[tuple]:
-    """Pictures u8[2,Y,X,3] at the copy's size and boxes f32[n,4] of each pair, in order."""
+    """Pictures u8[2,Y,X,3] at the copy's size, boxes f32[n,4] and types of each pair, in order."""
 
-    def one(index: int) -> tuple[np.ndarray, np.ndarray]:
+    def one(index: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
         pair = pair_at(index)
         images = [resize(image, copy.size) for image in (pair.image_a, pair.image_b)]
-        return np.stack(images), pair.boxes_px
+        return np.stack(images), pair.boxes_px, pair.kinds
 
     # threads: Pillow lets go of the interpreter while it inflates. A few at a time, so that
     # memory holds no whole shard.

@@ -26,8 +26,10 @@ from dig_jax.config import Config, DataConfig
 from dig_jax.data import records
 from dig_jax.data.curriculum import Curriculum, IndexTable, index_table
 from dig_jax.data.decoded import DecodedPairs, open_decoded
+from dig_jax.data.scene import TYPES
 from dig_jax.images import Size, resize
 
+KINDS = (*TYPES, "other")  # of differences, as Batch.kind counts them; other: of foreign data
 _SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps what processes share
 
 
@@ -37,6 +39,7 @@ class Batch:
 
     images   u8[B,2,Y,X,3]   image A, image B, at the records' own size or the model's
     truth    BoxSet[B,M]     unit frame
+    kind     i32[B,M]        type of each true box, an index into KINDS; -1 at padding
     pair_id  i32[B]          record number within the split
     bucket   i32[B]          index into data.buckets; -1 for a split that is none of them
     real     bool[B]         false on rows that only fill up an evaluation's last batch
@@ -44,6 +47,7 @@ class Batch:
 
     images: np.ndarray
     truth: BoxSet
+    kind: np.ndarray
     pair_id: np.ndarray
     bucket: np.ndarray
     real: np.ndarray
@@ -54,6 +58,7 @@ class Row(NamedTuple):
 
     images: np.ndarray  # u8[2,Y,X,3]
     boxes_unit: np.ndarray  # f32[n,4]
+    kind: np.ndarray  # i32[n], into KINDS
     pair_id: int
     bucket: int
 
@@ -101,12 +106,18 @@ class PairSource:
         if self._decoded is None:
             pair = self._pair(index)
             sides = [resize(image, self._size) for image in (pair.image_a, pair.image_b)]
-            images, boxes_px = np.stack(sides), pair.boxes_px
+            images, boxes_px, kinds = np.stack(sides), pair.boxes_px, pair.kinds
         else:
             with self._named(index):
                 images, boxes_px = self._decoded[index]
+                kinds = self._decoded.kinds(index)
         boxes = unit_from_px(boxes_px, self._cfg.image_width, self._cfg.image_height)
-        return Row(images, boxes, index, self._bucket)
+        return Row(images, boxes, _kind_codes(kinds), index, self._bucket)
+
+    def box_count(self, index: int) -> int:
+        """True boxes of a pair, without decoding its pictures."""
+        with self._named(index):
+            return len(records.decode_meta(self._bytes[index])["differences"])
 
     def _pair(self, index: int) -> records.Pair:
         """A record as it is on disk, without masks."""
@@ -171,7 +182,12 @@ def check_data(cfg: Config, size: Size | None = None) -> dict[str, int]:
     index_table(cfg, sizes)
     held_out = PairSource(cfg.data, cfg.data.eval_split)
     _check_enough(cfg, cfg.data.eval_split, held_out)
-    return {**sizes, cfg.data.eval_split: len(held_out)}
+    sizes[cfg.data.eval_split] = len(held_out)
+    if cfg.eval.every:
+        beside = dict.fromkeys((*cfg.eval.splits, *filter(None, [cfg.eval.controls])))
+        sizes |= {name: len(PairSource(cfg.data, name)) for name in beside}
+        _check_controls(cfg)
+    return sizes
 
 
 def train_pairs(
@@ -235,20 +251,24 @@ def _open_batches(
     return pairs.batch(cfg.pairs_per_step // count, batch_fn=collate), unused.pair_bytes
 
 
-def eval_pairs(cfg: Config, split: str | None = None, *, size: Size | None = None) -> list[Batch]:
+def eval_pairs(
+    cfg: Config, split: str | None = None, *, size: Size | None = None, fewer: bool = False
+) -> list[Batch]:
     """The first eval.pairs pairs of a split, in order, in batches of eval.batch.
 
     The last batch is filled up with repeats of its first row, marked `real` False. `split` is
     data.eval_split unless given, `size` (height, width) the records' own: what a model sees may
     be another size than what a picture or a baseline shows. Raises ValueError when the split
-    holds fewer pairs.
+    holds fewer pairs, unless `fewer` says to take what there is.
     """
     split = split or cfg.data.eval_split
     source = PairSource(cfg.data, split, size)
-    _check_enough(cfg, split, source)
+    if not fewer:
+        _check_enough(cfg, split, source)
+    pairs = min(cfg.eval.pairs, len(source))
     batches = []
-    for first in range(0, cfg.eval.pairs, cfg.eval.batch):
-        rows = [source[i] for i in range(first, min(first + cfg.eval.batch, cfg.eval.pairs))]
+    for first in range(0, pairs, cfg.eval.batch):
+        rows = [source[i] for i in range(first, min(first + cfg.eval.batch, pairs))]
         fill = cfg.eval.batch - len(rows)
         batch = _collate(rows + rows[:1] * fill, max_boxes=cfg.data.max_boxes)
         batches.append(batch.replace(real=np.arange(cfg.eval.batch) < len(rows)))
@@ -314,7 +334,7 @@ def _owned(batch: Batch) -> Batch:
     truth = batch.truth.replace(
         boxes=np.array(batch.truth.boxes), valid=np.array(batch.truth.valid)
     )
-    names = ("images", "pair_id", "bucket", "real")
+    names = ("images", "kind", "pair_id", "bucket", "real")
     return batch.replace(truth=truth, **{name: np.array(getattr(batch, name)) for name in names})
 
 
@@ -322,10 +342,21 @@ def _collate(rows: Sequence[Row], *, max_boxes: int) -> Batch:
     return Batch(
         images=np.stack([row.images for row in rows]),
         truth=pad_boxes([row.boxes_unit for row in rows], max_boxes),
+        kind=np.stack([_padded(row.kind, max_boxes) for row in rows]),
         pair_id=np.array([row.pair_id for row in rows], np.int32),
         bucket=np.array([row.bucket for row in rows], np.int32),
         real=np.ones(len(rows), bool),
     )
+
+
+def _kind_codes(kinds: Sequence[str]) -> np.ndarray:
+    """i32[n]: the number of each type in KINDS."""
+    other = KINDS.index("other")
+    return np.array([KINDS.index(k) if k in KINDS else other for k in kinds], np.int32)
+
+
+def _padded(kind: np.ndarray, max_boxes: int) -> np.ndarray:
+    return np.pad(kind, (0, max_boxes - len(kind)), constant_values=-1)
 
 
 def _drawn(cfg: Config) -> list[str]:
@@ -349,6 +380,20 @@ def _check_enough(cfg: Config, split: str, source: PairSource) -> None:
             f"{len(source)}; make more with `python -m dig_jax.data render "
             f"--root {cfg.data.root} --split {split} ...` or use --set eval.pairs={len(source)}"
         )
+
+
+def _check_controls(cfg: Config) -> None:
+    """The right answer to a control is an empty list."""
+    name = cfg.eval.controls
+    source = PairSource(cfg.data, name) if name else ()
+    for index in range(min(cfg.eval.pairs, len(source))):
+        boxes = source.box_count(index)
+        if boxes:
+            raise ValueError(
+                f"eval.controls={name!r}, but pair {index} of {Path(cfg.data.root) / name} has "
+                f"{boxes} differences; name a split of identical pairs, such as test_same, or "
+                f"list this one under eval.splits"
+            )
 
 
 def _check_box_counts(files: list[Path], cfg: DataConfig) -> None:

@@ -48,6 +48,11 @@ class Pair:
         boxes = [difference["box"] for difference in self.meta["differences"]]
         return np.array(boxes, np.float32).reshape(-1, 4)
 
+    @property
+    def kinds(self) -> list[str]:
+        """Type of each difference, "unknown" where its record names none."""
+        return [str(d.get("type") or "unknown") for d in self.meta["differences"]]
+
 
 def encode(pair: Pair) -> bytes:
     """Bytes of a record; equal pairs give equal bytes."""
