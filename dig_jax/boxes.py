@@ -95,6 +95,11 @@ def unit_from_px(boxes_px: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(boxes_px, np.float32) / sides
 
 
+def px_from_unit(boxes_unit: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Unit boxes [..., 4] -> f64[..., 4], half-open pixels of a width x height image."""
+    return np.asarray(boxes_unit, np.float64) * np.array([width, height, width, height])
+
+
 def qwen_from_unit(boxes_unit: np.ndarray) -> np.ndarray:
     """Unit boxes [..., 4] -> i64[..., 4] in 0..1000: nearest thousandth, clipped to the image."""
     scaled = np.round(np.asarray(boxes_unit, np.float64) * QWEN_SIDE)

@@ -51,15 +51,46 @@ def assign(cost: jax.Array) -> jax.Array:
 def assign_on_host(cost: np.ndarray) -> np.ndarray:
     """`assign` for NumPy arrays. It runs inside the callback, where calling jax may deadlock."""
     cost = np.asarray(cost)
-    match = np.full(cost.shape[:-1], -1, np.int32)
-    for index in np.ndindex(cost.shape[:-2]):
-        matrix, row = cost[index], match[index]
-        real = matrix < PAD_COST
-        preds, trues = np.flatnonzero(real.any(axis=1)), np.flatnonzero(real.any(axis=0))
-        inner = np.ix_(preds, trues)  # padding never reaches scipy
-        chosen, columns = linear_sum_assignment(np.where(real[inner], matrix[inner], PAD_COST))
-        keep = real[preds[chosen], trues[columns]]
-        row[preds[chosen[keep]]] = trues[columns[keep]]
+    if cost.size == 0:
+        return np.full(cost.shape[:-1], -1, np.int32)
+    flat = cost.reshape(-1, *cost.shape[-2:])
+    match, hard = _assign_easy(flat)
+    for index in np.flatnonzero(hard):
+        match[index] = _assign_by_scipy(flat[index])
+    return match.reshape(cost.shape[:-1])
+
+
+def _assign_easy(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where no two rows want the same column, each takes its cheapest: no total can be lower.
+
+    cost   f32[N, Q, M]
+    ->     i32[N, Q] and bool[N], the matrices that are not that easy and have to be solved
+
+    Where there are more real rows than columns it is the columns that choose, as in scipy. A tie
+    is not easy: which of two equal assignments is taken stays scipy's choice.
+    """
+    real = cost < PAD_COST
+    rows, columns = real.any(axis=2), real.any(axis=1)
+    wide = rows.sum(axis=1) <= columns.sum(axis=1)
+    cheapest = np.where(wide[:, None, None], *(_smallest(cost, real, axis) for axis in (2, 1)))
+    clash = (cheapest.sum(axis=2) > 1).any(axis=1) | (cheapest.sum(axis=1) > 1).any(axis=1)
+    match = np.where(cheapest.any(axis=2), cheapest.argmax(axis=2), -1)
+    return match.astype(np.int32), clash
+
+
+def _smallest(cost, real, axis):
+    return real & (cost == np.fmin.reduce(cost, axis=axis, keepdims=True, initial=PAD_COST))
+
+
+def _assign_by_scipy(matrix: np.ndarray) -> np.ndarray:
+    """One matrix f32[Q, M] -> i32[Q], whatever is in it."""
+    match = np.full(len(matrix), -1, np.int32)
+    real = matrix < PAD_COST
+    preds, trues = np.flatnonzero(real.any(axis=1)), np.flatnonzero(real.any(axis=0))
+    inner = np.ix_(preds, trues)  # padding never reaches scipy
+    chosen, columns = linear_sum_assignment(np.where(real[inner], matrix[inner], PAD_COST))
+    keep = real[preds[chosen], trues[columns]]
+    match[preds[chosen[keep]]] = trues[columns[keep]]
     return match
 
 
