@@ -20,6 +20,7 @@ from dig_jax.decoding import Decoding, read_decoding
 from dig_jax.model import attention, hf
 from dig_jax.model.hf_files import local_companions
 from dig_jax.model.params import ModelConfig, Params, model_specs, placed_shapes
+from dig_jax.reward.custom import find_function
 from dig_jax.runlog import progress
 
 
@@ -68,6 +69,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     Raises FileNotFoundError or ValueError naming the field or file.
     """
     source = source or cfg.model.source
+    find_function(cfg.reward)
     mesh = sharding.make_mesh(cfg.mesh)
     model = _computed_as(cfg, hf.read_model_config(source), mesh)
     local = str(local_companions(source))

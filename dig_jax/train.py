@@ -19,7 +19,7 @@ from dig_jax.evaluate import make_evaluator, summarize
 from dig_jax.grpo import TrainState, enter_stage, group_advantage, make_update
 from dig_jax.model.params import model_specs, param_shapes
 from dig_jax.optim import make_optimizer, opt_shardings
-from dig_jax.reward.reward import make_reward, score_texts
+from dig_jax.reward.answers import make_answer_reward
 from dig_jax.rollout import make_sampler
 from dig_jax.runlog import RunLog
 from dig_jax.session import Session, load_weights, open_session
@@ -52,7 +52,7 @@ def train(session: Session) -> None:
         out_shardings=(state_shardings(session, optimizer), sharding.replicated(mesh)),
     )
     advantage_of = jax.jit(group_advantage, static_argnums=1)
-    reward_fn = make_reward(cfg.reward)
+    reward_of = make_answer_reward(cfg)
     prompt = session.prompt_rows(cfg.pairs_per_step)
     root = jax.random.key(cfg.seed)
 
@@ -70,8 +70,9 @@ def train(session: Session) -> None:
                 host = fetch(rollout)  # tokens come back whole: every process scores them all
             with log.timed("reward"):
                 texts = session.texts(host.tokens, host.valid.sum(-1))
-                truth = fetch(sharding.shard_batch(batch.truth, mesh))
-                reward, parsed = score_texts(texts, host.ended, truth, reward_fn, cfg.reward)
+                facts = (batch.truth, batch.pair_id, batch.bucket)
+                facts = fetch(sharding.shard_batch(facts, mesh))
+                reward, parsed = reward_of(texts, host.ended, host.valid.sum(-1), *facts)
                 advantage, flat = advantage_of(reward.total, cfg.grpo.advantage_eps)
                 advantage = sharding.shard_global(np.asarray(advantage), mesh)
             with log.timed("update"):
