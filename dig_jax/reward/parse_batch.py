@@ -112,14 +112,14 @@ def _fill_strict(out: Readings, rows: np.ndarray, bodies: Sequence[bytes]) -> np
     counts, rows, run = counts[strict], rows[strict], run[strict]
     owner = np.repeat(np.arange(len(strict)), counts)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    at = run[owner] + _RUNS * place + 1
-    corners = numbers[at[:, None] + np.arange(4)]
-    inside = (corners >= 0).all(axis=1) & (corners <= QWEN_SIDE).all(axis=1)
-    fine = inside & (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
+    key, *corners = (numbers[run[owner] + _RUNS * place + i] for i in range(_RUNS))
+    x0, y0, x1, y1 = corners
+    inside = (np.minimum(x0, y0) >= 0) & (np.maximum(x1, y1) <= QWEN_SIDE)
+    fine = (key == 2) & inside & (x0 < x1) & (y0 < y1)  # bbox_2d, not bbox_4d
     good = np.bincount(owner[~fine], minlength=len(strict)) == 0
 
     keep = good[owner]
-    out.boxes[rows[owner[keep]], place[keep]] = unit_from_qwen(corners[keep])
+    out.boxes[rows[owner[keep]], place[keep]] = unit_from_qwen(np.stack(corners, axis=1)[keep])
     rows, counts = rows[good], counts[good]
     out.kept[rows] = out.n_boxes[rows] = counts
     return rows
