@@ -22,6 +22,7 @@ from dig_jax.reward.sample import Sample
 
 RewardFunction = Callable[[Sample], float | Mapping[str, float]]
 _SHOWN = 200  # characters of an answer in an error
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class RewardError(RuntimeError):
@@ -130,7 +131,7 @@ def _number(what: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{what} is a {kind}, not one number") from error
-    if not math.isfinite(number) or abs(number) > np.finfo(np.float32).max:
+    if not math.isfinite(number) or abs(number) > _LARGEST:
         raise ValueError(f"{what} is {number}, not a finite number of float32")
     return number
 

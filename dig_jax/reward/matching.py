@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 # The price of a pair that must not be matched. Above any sum of real costs in [0, 1], so that a
 # solver prefers real pairs, and small enough that float32 still tells real costs apart beside it.
 PAD_COST = 128.0
+_TOGETHER = 512  # matrices per pass of the host solver: they stay in a core's cache
 
 
 def price_padding(cost: jax.Array, pred_valid: jax.Array, true_valid: jax.Array) -> jax.Array:
@@ -54,17 +55,23 @@ def assign_on_host(cost: np.ndarray) -> np.ndarray:
     if cost.size == 0:
         return np.full(cost.shape[:-1], -1, np.int32)
     flat = cost.reshape(-1, *cost.shape[-2:])
-    real = flat < PAD_COST  # False for NaN
-    match, hard = _assign_easy(flat, real)
+    parts = [_assign(flat[at : at + _TOGETHER]) for at in range(0, len(flat), _TOGETHER)]
+    return np.concatenate(parts).reshape(cost.shape[:-1])
+
+
+def _assign(cost: np.ndarray) -> np.ndarray:
+    """Matrices f32[N, Q, M] -> i32[N, Q]: scipy sees those that have to be solved."""
+    real = cost < PAD_COST  # False for NaN
+    match, hard = _assign_easy(cost, real)
     sizes = _leading_blocks(real[hard])
     for index, (q, m) in zip(np.flatnonzero(hard), sizes, strict=True):
         if q:
-            rows, columns = linear_sum_assignment(flat[index, :q, :m])
+            rows, columns = linear_sum_assignment(cost[index, :q, :m])
             match[index] = -1
             match[index, rows] = columns
         else:
-            match[index] = _assign_scattered(flat[index], real[index])
-    return match.reshape(cost.shape[:-1])
+            match[index] = _assign_scattered(cost[index], real[index])
+    return match
 
 
 def _assign_easy(cost: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ _LIST = rf"\[{_WS}(?:{_ITEM}(?:{_WS},{_WS}{_ITEM})*+{_WS})?\]"
 _STRICT = re.compile(rf"{_WS}(?:{_LIST}|```json{_WS}{_LIST}{_WS}```){_WS}".encode())
 _RUNS = 5  # runs of digits per box: the 2 of bbox_2d, then the four coordinates
 _DIGITS = len(str(QWEN_SIDE))
+_TOGETHER = 512  # answers per pass: their bytes stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,8 @@ def parse_batch(
     )
     done = np.zeros(size, bool)
     plain = [(row, body) for row, body in enumerate(_bodies(texts, think)) if body is not None]
-    if plain:
-        rows, bodies = zip(*plain, strict=True)
+    for at in range(0, len(plain), _TOGETHER):
+        rows, bodies = zip(*plain[at : at + _TOGETHER], strict=True)
         done[_fill_strict(out, np.array(rows), bodies)] = True
     for row in np.flatnonzero(~done).tolist():
         got = parse(texts[row], think=think, ended=bool(ended[row]), max_boxes=max_boxes)
