@@ -6,6 +6,7 @@ has a default for one.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import itertools
 import json
@@ -101,10 +102,18 @@ class RolloutConfig:
         above("rollout", self, temperature=0)
 
 
+REWARD_FUNCTIONS = ("dig", "perception_r1", "vlm_r1_weighted", "vlm_r1_ap", "vision_reasoner")
+
+
 @dataclass(frozen=True)
 class RewardConfig:
-    """R = w_format * format + w_f1 * F1 + w_iou * mean IoU; each part lies in [0, 1]."""
+    """R = w_format * format + w_f1 * F1 + w_iou * mean IoU; each part lies in [0, 1].
 
+    The weights make `dig`; another function gives its own value instead, and DiG's parts are
+    logged beside it. docs/rewards.md has them all.
+    """
+
+    function: str = "dig"  # one of REWARD_FUNCTIONS, or your own as module:function
     w_format: float = 1.0  # weight of the format part, >= 0
     w_f1: float = 1.0  # weight of F1 at iou_threshold, >= 0
     w_iou: float = 1.0  # weight of the mean IoU of matched boxes, >= 0
@@ -117,16 +126,30 @@ class RewardConfig:
     max_boxes: int = 16  # Q: predicted boxes kept per answer; more make the answer malformed
     matching: Literal["scipy", "xla"] = "scipy"  # assignment: host callback, or on device
     think: Literal["none", "prefilled", "full"] = "none"  # <think>: absent, opened by us, by it
+    overlong_buffer: int = 0  # last tokens of rollout.max_tokens that cost (DAPO); 0 = none
+    overlong_weight: float = 1.0  # taken off an answer of rollout.max_tokens tokens, >= 0
 
     def __post_init__(self):
         typed.check_fields(self, "reward")
         names = ("w_format", "w_f1", "w_iou", "cost_l1", "cost_giou", "cost_iou")
-        at_least("reward", self, max_boxes=1, **dict.fromkeys(names, 0.0))
+        names += ("overlong_buffer", "overlong_weight")
+        at_least("reward", self, max_boxes=1, **dict.fromkeys(names, 0))
+        _check_function(self.function)
         ok = 0 < self.iou_threshold <= 1
         require(ok, "reward.iou_threshold", self.iou_threshold, "is outside (0, 1]", "use 0.5")
         cost = self.cost_l1 + self.cost_giou + self.cost_iou
         remedy = "give cost_l1, cost_giou or cost_iou a weight"
         require(cost > 0, "reward.cost_*", cost, "makes every match equal", remedy)
+
+
+def _check_function(name: str) -> None:
+    """A function of the user's own is imported when the session opens, not here."""
+    module, colon, attribute = name.partition(":")
+    ok = bool(module and attribute) if colon else name in REWARD_FUNCTIONS
+    near = difflib.get_close_matches(name, REWARD_FUNCTIONS, n=1, cutoff=0.4)
+    guess = f"did you mean {near[0]!r}? " if near and not colon else ""
+    remedy = f"{guess}use one of {', '.join(REWARD_FUNCTIONS)}, or your own as module:function"
+    require(ok, "reward.function", name, "names no reward", remedy)
 
 
 REWARD_PRESETS = {  # the paper's ablation rows
@@ -366,6 +389,7 @@ class Config:
         rule = f"adds nothing: lora.rank={self.lora.rank} freezes all but the adapters"
         require(ok, "optim.freeze", self.optim.freeze, rule, "drop one of the two")
         _check_validation(self)
+        _check_overlong(self)
         decays = self.optim.schedule != "constant"
         ok = not decays or self.optim.warmup < self.steps
         rule = f"leaves no step of steps={self.steps} to decay"
@@ -426,6 +450,13 @@ def best_score(cfg: Config) -> str:
     """The full name of the score that checkpoint.best means; "" where no best is kept."""
     name = cfg.checkpoint.best if cfg.eval.every else ""
     return f"{cfg.eval.modes[0]}/{name}" if name in EVAL_SCORES else name
+
+
+def _check_overlong(cfg: Config) -> None:
+    buffer, limit = cfg.reward.overlong_buffer, cfg.rollout.max_tokens
+    rule = f"is longer than an answer may be, rollout.max_tokens={limit}"
+    remedy = f"use {max(1, limit // 4)}, or 0 for no penalty"
+    require(buffer <= limit, "reward.overlong_buffer", buffer, rule, remedy)
 
 
 def load_config(path: str | Path, overrides: list[str] = (), **kwargs: object) -> Config:

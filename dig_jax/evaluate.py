@@ -24,8 +24,10 @@ from dig_jax.config import Config, RewardConfig
 from dig_jax.data.pipeline import KINDS, Batch, eval_pairs
 from dig_jax.decoding import Decoding
 from dig_jax.model.params import Params, placed_shapes
+from dig_jax.reward.answers import make_answer_reward
+from dig_jax.reward.custom import find_function
 from dig_jax.reward.matching import assign_on_host
-from dig_jax.reward.reward import make_reward, matching_cost, score_texts
+from dig_jax.reward.reward import matching_cost
 from dig_jax.rollout import make_sampler
 from dig_jax.runlog import progress, write_whole
 from dig_jax.session import Session, load_weights, open_session
@@ -64,7 +66,7 @@ def make_scorer(
     draw.__name__ = f"{label}_answers"  # as JAX's log of compilations and profiles show it
     whole = sharding.replicated(session.mesh)
     sample = jax.jit(session.traced(draw), out_shardings=whole)
-    reward_fn = make_reward(cfg.reward)
+    reward_of = make_answer_reward(cfg)
     prompt = session.prompt_rows(cfg.eval.batch)
     key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)
 
@@ -75,8 +77,10 @@ def make_scorer(
             first = number * cfg.eval.batch
             rollout = sample(params, prompt, images, jax.random.wrap_key_data(key), first)
             host = jax.device_get(rollout)
-            texts = session.texts(host.tokens, host.valid.sum(-1))
-            reward, parsed = score_texts(texts, host.ended, batch.truth, reward_fn, cfg.reward)
+            lengths = host.valid.sum(-1)
+            texts = session.texts(host.tokens, lengths)
+            facts = (batch.truth, batch.pair_id, batch.bucket)
+            reward, parsed = reward_of(texts, host.ended, lengths, *facts)
             rows += answer_rows(cfg.reward, batch, texts, parsed, jax.device_get(reward))
         return rows
 
@@ -147,14 +151,15 @@ def matched_boxes(cfg: RewardConfig, pred: np.ndarray, true: np.ndarray) -> dict
 
 def pixel_rows(cfg: Config, batches: list[Batch]) -> list[dict]:
     """The pixel-difference baseline's rows: no model, the task's shortcut."""
-    reward_fn = make_reward(cfg.reward)
+    reward_of = make_answer_reward(cfg)
     width, height = cfg.data.image_width, cfg.data.image_height
     rows = []
     for batch in batches:
         found = [unit_from_px(pixel_difference(a, b), width, height) for a, b in batch.images]
         texts = [[answer_text(boxes)] for boxes in found]
-        ended = np.ones((len(texts), 1), bool)
-        reward, parsed = score_texts(texts, ended, batch.truth, reward_fn, cfg.reward)
+        ended, lengths = np.ones((len(texts), 1), bool), np.zeros((len(texts), 1), np.int32)
+        facts = (batch.truth, batch.pair_id, batch.bucket)
+        reward, parsed = reward_of(texts, ended, lengths, *facts)
         rows += answer_rows(cfg.reward, batch, texts, parsed, jax.device_get(reward))
     return rows
 
@@ -256,6 +261,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = config_from(args)
     with clear_errors():
         batches = eval_pairs(cfg)  # the records' own pixels
+        find_function(cfg.reward)
         session = None
         if not args.pixel_diff:
             session = open_session(cfg, source=args.source)

@@ -18,8 +18,9 @@ from dig_jax.advantage import flat_groups
 from dig_jax.data.pipeline import Batch
 from dig_jax.model.params import Params
 from dig_jax.model.qwen3vl import SeenImages
+from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.parse import Parsed
-from dig_jax.reward.reward import Reward, make_reward, score_texts
+from dig_jax.reward.reward import Reward
 from dig_jax.rollout import Rollout, make_sampler
 from dig_jax.session import Session
 
@@ -59,7 +60,7 @@ def make_draw(session: Session, timed: Callable) -> Callable[..., Experience]:
         temperature=cfg.rollout.temperature,
     )
     view, sample = session.make_viewer(), jax.jit(session.traced(sampler))
-    reward_fn = make_reward(cfg.reward)
+    reward_of = make_answer_reward(cfg)
 
     def draw(params: Params, prompt, batch: Batch, key: jax.Array) -> Experience:
         with timed("data"):
@@ -72,8 +73,9 @@ def make_draw(session: Session, timed: Callable) -> Callable[..., Experience]:
             host = fetch(rollout)
         with timed("reward"):
             texts = session.texts(host.tokens, host.valid.sum(-1))
-            scored = score_texts(texts, host.ended, known.truth, reward_fn, cfg.reward)
-            reward, parsed = jax.device_get(scored[0]), scored[1]
+            facts = (known.truth, known.pair_id, known.bucket)
+            reward, parsed = reward_of(texts, host.ended, host.valid.sum(-1), *facts)
+            reward = jax.device_get(reward)
         return Experience(images, rollout, host, known, texts, reward, parsed)
 
     return draw

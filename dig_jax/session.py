@@ -28,6 +28,7 @@ from dig_jax.model.params import (
     placed_shapes,
 )
 from dig_jax.model.qwen3vl import see_images
+from dig_jax.reward.custom import find_function
 from dig_jax.runlog import progress
 from dig_jax.trainable import is_below, parameter_names, trained_names
 
@@ -102,6 +103,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     Raises FileNotFoundError or ValueError naming the field or file.
     """
     source = source or cfg.model.source
+    find_function(cfg.reward)
     mesh = sharding.make_mesh(cfg.mesh)
     model = with_adapters(cfg, _computed_as(cfg, hf.read_model_config(source), mesh))
     trained_names(cfg, param_shapes(model_specs(model)))

@@ -205,3 +205,26 @@ def test_gradient_stops_at_the_assignment(solver):
 
     chosen = assign_on_host(costs)[..., None] == np.arange(M)
     np.testing.assert_array_equal(jax.grad(matched_cost)(jnp.asarray(costs)), chosen)
+
+
+def test_the_host_solver_agrees_with_scipy_matrix_by_matrix():
+    """Ties, holes, padding anywhere, both orientations: easy or not, scipy's own choice."""
+    rng = np.random.default_rng(9)
+    seen = {"easy": 0, "leading": 0, "scattered": 0}
+    for levels in (3, 8, 10**6):
+        for q, m in itertools.product(range(1, 6), repeat=2):
+            cost = (rng.integers(0, levels, (80, q, m)) / levels).astype(np.float32)
+            pred = np.arange(q) < rng.integers(0, q + 1, (80, 1))
+            true = np.arange(m) < rng.integers(0, m + 1, (80, 1))
+            pred[60:], true[60:] = rng.random((20, q)) < 0.7, rng.random((20, m)) < 0.7
+            cost = np.where(rng.random(cost.shape) < 0.1 * (levels == 8), np.nan, cost)
+            cost = np.asarray(price_padding(cost, pred, true), np.float32)
+            real = cost < PAD_COST
+            want = [matching._assign_scattered(*one) for one in zip(cost, real, strict=True)]
+            np.testing.assert_array_equal(assign_on_host(cost), want)
+            hard = matching._assign_easy(cost, real)[1]
+            leading = sum(q > 0 for q, _ in matching._leading_blocks(real[hard]))
+            seen["easy"] += (~hard).sum()
+            seen["leading"] += leading
+            seen["scattered"] += hard.sum() - leading
+    assert min(seen.values()) > 100, seen

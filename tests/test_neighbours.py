@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dig_jax.reward.neighbours import perception_r1, vision_reasoner, vlm_r1
+from dig_jax.reward.neighbours import perception_r1, vision_reasoner, vlm_r1_weighted
 
 A, B = [0, 0, 40, 40], [100, 100, 200, 200]
 A_HALF = [0, 0, 20, 40]  # IoU 1/2 with A; corners off by 20 / 4 = 5 px
@@ -33,7 +33,7 @@ A_CLOSED = 21 * 41 / (41 * 41)  # IoU of A_HALF in VisionReasoner's closed pixel
 )
 def test_neighbours_score_as_worked_out_by_hand(pred, true, perception, vlm, reasoner):
     assert perception_r1(pred, true) == pytest.approx(perception)
-    assert vlm_r1(pred, true) == pytest.approx(vlm)
+    assert vlm_r1_weighted(pred, true)["reward"] == pytest.approx(vlm)
     assert vision_reasoner(pred, true) == pytest.approx(reasoner)
 
 
@@ -48,4 +48,4 @@ def test_greedy_matching_loses_where_assignment_wins():
     pred = [[3, 0, 13, 10], [5, 0, 15, 10]]
     iou = np.array([[7 / 13, 9 / 11], [5 / 15, 9 / 11]])
     assert perception_r1(pred, true) == pytest.approx((iou[0, 0] + iou[1, 1]) / 2)
-    assert vlm_r1(pred, true) == pytest.approx(0.7 * iou[0, 1] / 2 + 0.3 * 0.5)
+    assert vlm_r1_weighted(pred, true)["reward"] == pytest.approx(0.7 * iou[0, 1] / 2 + 0.3 * 0.5)

@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 # The price of a pair that must not be matched. Above any sum of real costs in [0, 1], so that a
 # solver prefers real pairs, and small enough that float32 still tells real costs apart beside it.
 PAD_COST = 128.0
+_TOGETHER = 512  # matrices per pass of the host solver: they stay in a core's cache
 
 
 def price_padding(cost: jax.Array, pred_valid: jax.Array, true_valid: jax.Array) -> jax.Array:
@@ -51,15 +52,70 @@ def assign(cost: jax.Array) -> jax.Array:
 def assign_on_host(cost: np.ndarray) -> np.ndarray:
     """`assign` for NumPy arrays. It runs inside the callback, where calling jax may deadlock."""
     cost = np.asarray(cost)
-    match = np.full(cost.shape[:-1], -1, np.int32)
-    for index in np.ndindex(cost.shape[:-2]):
-        matrix, row = cost[index], match[index]
-        real = matrix < PAD_COST
-        preds, trues = np.flatnonzero(real.any(axis=1)), np.flatnonzero(real.any(axis=0))
-        inner = np.ix_(preds, trues)  # padding never reaches scipy
-        chosen, columns = linear_sum_assignment(np.where(real[inner], matrix[inner], PAD_COST))
-        keep = real[preds[chosen], trues[columns]]
-        row[preds[chosen[keep]]] = trues[columns[keep]]
+    if cost.size == 0:
+        return np.full(cost.shape[:-1], -1, np.int32)
+    flat = cost.reshape(-1, *cost.shape[-2:])
+    parts = [_assign(flat[at : at + _TOGETHER]) for at in range(0, len(flat), _TOGETHER)]
+    return np.concatenate(parts).reshape(cost.shape[:-1])
+
+
+def _assign(cost: np.ndarray) -> np.ndarray:
+    """Matrices f32[N, Q, M] -> i32[N, Q]: scipy sees those that have to be solved."""
+    real = cost < PAD_COST  # False for NaN
+    match, hard = _assign_easy(cost, real)
+    sizes = _leading_blocks(real[hard])
+    for index, (q, m) in zip(np.flatnonzero(hard), sizes, strict=True):
+        if q:
+            rows, columns = linear_sum_assignment(cost[index, :q, :m])
+            match[index] = -1
+            match[index, rows] = columns
+        else:
+            match[index] = _assign_scattered(cost[index], real[index])
+    return match
+
+
+def _assign_easy(cost: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where no two rows want the same column, each takes its cheapest: no total can be lower.
+
+    cost   f32[N, Q, M];  real  bool[N, Q, M], the pairs that may be matched
+    ->     i32[N, Q] and bool[N], the matrices that are not that easy and have to be solved
+
+    Where there are more real rows than columns it is the columns that choose, as in scipy. A tie
+    is not easy: which of two equal assignments is taken stays scipy's choice.
+    """
+    # many small matrices: with N last, reductions over Q or M run over whole vectors
+    cost, real = (np.ascontiguousarray(array.transpose(1, 2, 0)) for array in (cost, real))
+    wide = _count(real.any(axis=1), 0) <= _count(real.any(axis=0), 0)
+    by_row = np.fmin.reduce(cost, axis=1, keepdims=True)
+    by_column = np.fmin.reduce(cost, axis=0, keepdims=True)
+    chosen = real & (cost == np.where(wide, by_row, by_column))
+    clash = (_count(chosen, 1) > 1).any(axis=0) | (_count(chosen, 0) > 1).any(axis=0)
+    match = np.where(chosen.any(axis=1), chosen.argmax(axis=1), -1)
+    return match.T.astype(np.int32), clash
+
+
+def _count(mask, axis):
+    # in 16 bits: summing to the default 64 takes four times as long
+    return np.add.reduce(mask, axis=axis, dtype=np.uint16)
+
+
+def _leading_blocks(real: np.ndarray) -> list[list[int]]:
+    """[q, m] of matrices whose real pairs are all of the first q rows and m columns, else 0s."""
+    q, m = real[:, :, 0].sum(axis=1), real[:, 0, :].sum(axis=1)
+    rows, columns = (np.arange(size) for size in real.shape[1:])
+    block = (rows < q[:, None])[:, :, None] & (columns < m[:, None])[:, None, :]
+    whole = (block == real).all(axis=(1, 2))
+    return np.where(whole[:, None], np.stack([q, m], axis=1), 0).tolist()
+
+
+def _assign_scattered(cost: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """One matrix f32[Q, M] -> i32[Q], wherever its real pairs are."""
+    match = np.full(len(cost), -1, np.int32)
+    preds, trues = np.flatnonzero(real.any(axis=1)), np.flatnonzero(real.any(axis=0))
+    inner = np.ix_(preds, trues)  # padding never reaches scipy
+    chosen, columns = linear_sum_assignment(np.where(real[inner], cost[inner], PAD_COST))
+    keep = real[preds[chosen], trues[columns]]
+    match[preds[chosen[keep]]] = trues[columns[keep]]
     return match
 
 

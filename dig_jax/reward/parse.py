@@ -80,7 +80,7 @@ def parse(
     """
     for end in ("<|im_end|>", "<|endoftext|>"):
         text = text.rstrip().removesuffix(end)
-    answer, think_ok = _split_thought(text, think)
+    answer, think_ok = split_thought(text, think)
     boxes, n_boxes = _named_boxes(_last_tagged(answer), max_boxes)
     if not text.strip():
         verdict = Verdict.EMPTY_TEXT
@@ -95,7 +95,7 @@ def parse(
     return Parsed(boxes, verdict, n_boxes)
 
 
-def _split_thought(text: str, think: str) -> tuple[str, bool]:
+def split_thought(text: str, think: str) -> tuple[str, bool]:
     """The text after the thought, and whether the tags are as `think` wants them."""
     opened, closed = text.count("<think>"), text.count("</think>")
     ok = {

@@ -32,10 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dig_jax.boxes import BoxSet, pad_boxes, pairwise_giou, pairwise_iou, pairwise_l1
+from dig_jax.boxes import BoxSet, pairwise_giou, pairwise_iou, pairwise_l1
 from dig_jax.config import RewardConfig
 from dig_jax.reward import matching
-from dig_jax.reward.parse import Parsed, parse
+from dig_jax.reward.parse import Parsed, Verdict
+from dig_jax.reward.parse_batch import parse_batch
 
 
 @struct.dataclass
@@ -142,22 +143,19 @@ def score_texts(
     """
     truth = jax.device_get(truth)
     _check_batch(texts, ended, truth)
-    parsed = [
-        [
-            parse(text, think=cfg.think, ended=bool(end), max_boxes=cfg.max_boxes)
-            for text, end in zip(answers, ends, strict=True)
-        ]
-        for answers, ends in zip(texts, ended, strict=True)
-    ]
     shape = np.shape(ended)
-    flat = pad_boxes([p.boxes_unit for row in parsed for p in row], cfg.max_boxes)
+    flat = [text for answers in texts for text in answers]
+    read = parse_batch(flat, np.ravel(ended), think=cfg.think, max_boxes=cfg.max_boxes)
     pred = BoxSet(
-        boxes=flat.boxes.reshape(*shape, cfg.max_boxes, 4),
-        valid=flat.valid.reshape(*shape, cfg.max_boxes),
+        boxes=read.boxes.reshape(*shape, cfg.max_boxes, 4),
+        valid=read.valid.reshape(*shape, cfg.max_boxes),
     )
-    format_ok = np.array([[p.ok for p in row] for row in parsed], np.float32)
-    surplus = np.array([[p.n_boxes - len(p.boxes_unit) for p in row] for row in parsed], np.int32)
-    return reward_fn(*jax.device_put((pred, truth, format_ok, surplus))), parsed
+    format_ok = np.array([verdict is Verdict.OK for verdict in read.verdicts], np.float32)
+    surplus = read.n_boxes - read.kept
+    given = jax.device_put((pred, truth, format_ok.reshape(shape), surplus.reshape(shape)))
+    parsed = read.parsed()
+    groups = [parsed[at : at + shape[1]] for at in range(0, len(parsed), shape[1])]
+    return reward_fn(*given), groups
 
 
 def _check_batch(texts, ended, truth):
