@@ -228,7 +228,7 @@ def make_update(
         grads, (losses, seen) = jax.lax.scan(add, zeros, _slices(minibatch, cfg.accumulate))
         tokens = jnp.maximum((minibatch.weight > 0).sum(), 1)
         parts = _join(seen["loss"])
-        metrics = {"loss": losses.sum()} | {f"loss/{k}": x.sum() for k, x in parts.items()}
+        metrics = {"loss": losses.sum()} | {f"loss_{k}": x.sum() for k, x in parts.items()}
         metrics |= {name: x.sum() / tokens for name, x in seen["sum"].items()}
         return grads, metrics | {name: x.max() for name, x in seen["max"].items()}, parts
 

@@ -242,7 +242,7 @@ def test_kl_in_the_reward_is_the_summed_estimate_taken_off_before_the_advantage(
     # log-probs near 5 in float32 through two programs: 1e-6 per token
     np.testing.assert_allclose(answers["advantage"], expected, atol=1e-5)
     assert np.abs(gap).max() > 1e-2
-    assert "loss/kl" not in metrics
+    assert "loss_kl" not in metrics
     assert metrics["kl"] > 0
 
 
@@ -258,8 +258,8 @@ def test_the_parts_of_the_loss_add_up_to_it():
     np.testing.assert_allclose(total, metrics["loss"], rtol=1e-5)
     for name in parts:
         assert answers[name].shape == (1, PAIRS, GROUP)
-        np.testing.assert_allclose(answers[name].sum(), metrics[f"loss/{name}"], rtol=1e-5)
-    np.testing.assert_allclose(metrics["loss/entropy"], -0.01 * metrics["entropy"], rtol=1e-5)
+        np.testing.assert_allclose(answers[name].sum(), metrics[f"loss_{name}"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss_entropy"], -0.01 * metrics["entropy"], rtol=1e-5)
 
 
 def test_an_entropy_bonus_raises_entropy():

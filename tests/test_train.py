@@ -73,7 +73,7 @@ def config(tmp_path_factory) -> Config:
             buckets=("single", "dual"),
         ),
         rollout=RolloutConfig(group=2, max_tokens=8),
-        grpo=GrpoConfig(minibatches=2, accumulate=2, kl_coef=0.1),
+        grpo=GrpoConfig(minibatches=2, accumulate=2, kl_coef=0.1, entropy_coef=1e-3, resample=1),
         optim=OptimConfig(rate=1e-3, warmup=2, schedule="linear"),
         curriculum=CurriculumConfig(
             stages=(Stage(3, {"single": 1.0}), Stage(STEPS, {"dual": 1.0})),
