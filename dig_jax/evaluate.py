@@ -218,6 +218,7 @@ def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session 
         "decode": decode_text(session) if session else "none",
         "max_tokens": cfg.rollout.max_tokens,
         "question": cfg.prompt.question,
+        "reward": cfg.reward.function,
         "iou_threshold": cfg.reward.iou_threshold,
         "image": [cfg.data.image_width, cfg.data.image_height],
         "model_image": list(session.image_size[::-1]) if session else None,

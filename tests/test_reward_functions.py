@@ -153,6 +153,52 @@ def test_average_precision_is_cocos(pred, true, surplus, ap, length):
     assert got == pytest.approx({"reward": ap * length, "ap": ap, "length": length})
 
 
+# pycocotools 2's stats[0] (bbox, all scores 1) of boxes drawn around the true ones
+COCO = [
+    (
+        [[5, -3, 42, 34], [10, 45, 40, 75], [20, 0, 39, 32], [7, 48, 35, 72]],
+        [[30, 16, 58, 53], [18, 2, 42, 29], [4, 0, 43, 31], [10, 48, 38, 73]],
+        0.4277227722772277,
+    ),
+    (
+        [
+            [7, 35, 33, 52],
+            [42, 52, 61, 71],
+            [42, 52, 59, 70],
+            [11, 32, 30, 55],
+            [44, 47, 57, 70],
+            [45, 49, 62, 70],
+        ],
+        [[8, 34, 32, 54], [43, 50, 60, 71]],
+        0.6252475247524752,
+    ),
+    (
+        [
+            [40, 53, 81, 60],
+            [11, 42, 29, 76],
+            [12, 44, 33, 74],
+            [14, 42, 30, 75],
+            [13, 44, 30, 72],
+            [40, 51, 80, 59],
+        ],
+        [[40, 53, 78, 62], [11, 45, 30, 73]],
+        0.5353465346534654,
+    ),
+    (
+        [[54, 23, 84, 38], [54, 20, 88, 37], [6, 32, 31, 46], [11, 33, 30, 46], [55, 24, 71, 58]],
+        [[57, 21, 91, 36], [8, 31, 31, 49], [58, 22, 73, 58], [53, 23, 86, 35]],
+        0.45544554455445546,
+    ),
+]
+
+
+@pytest.mark.parametrize(("pred", "true", "ap"), COCO)
+def test_average_precision_equals_pycocotools(pred, true, ap):
+    assert neighbours.vlm_r1_ap(np.array(pred), np.array(true))["ap"] == pytest.approx(
+        ap, abs=1e-12
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "ok"),
     [

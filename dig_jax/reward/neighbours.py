@@ -67,7 +67,8 @@ def vlm_r1_ap(pred_px: np.ndarray, true_px: np.ndarray, surplus: int = 0) -> dic
 
     Every box has score 1, so COCO's order is the answer's: a false box costs precision only where
     right ones follow it, and surplus ones, which come last, cost length alone. One category, as
-    our boxes have one label. Both empty: 1; one empty: 0 (COCO leaves that undefined).
+    our boxes have one label. The ap is that of pycocotools. Both empty: 1; one
+    empty: 0 (COCO leaves that undefined).
     """
     n, m = len(pred_px) + surplus, len(true_px)
     if not n or not m:
