@@ -12,10 +12,11 @@ import pytest
 from fakes import ASSETS, small_base
 
 from dig_jax import best, checkpoint, convert
-from dig_jax.config import Config, DataConfig, ModelSource
+from dig_jax.config import Config, DataConfig, LoraConfig, ModelSource
 from dig_jax.grpo import TrainState
 from dig_jax.model import hf
 from dig_jax.model.params import Params, model_specs, param_shapes
+from dig_jax.session import with_adapters
 
 
 def weights(seed: int) -> Params:
@@ -93,6 +94,34 @@ def test_the_weights_that_validated_best_are_exported_on_request(run, capsys):
         np.testing.assert_array_equal(a, b)
     assert json.loads((run / "hf" / convert.ORIGIN).read_text())["step"] == 4
     assert call("check", run / "hf", "--run", run / "run", "--from-best") == 0
+
+
+def test_adapters_are_exported_merged_into_the_weights_they_adapt(made, tmp_path):
+    cfg = dataclasses.replace(
+        checkpoint.saved_config(made / "run"),
+        run_dir=str(tmp_path / "run"),
+        lora=LoraConfig(rank=2, alpha=3.0, targets=("wv", "w_up")),
+    )
+    model = with_adapters(cfg, small_base())
+    rng = np.random.default_rng(4)
+    rows = param_shapes(model_specs(model))["lora"]
+    adapters = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype), rows)
+    params = weights(5) | {"lora": adapters}
+    state = TrainState(params, {"mu": {"lora": adapters}}, {"lora": adapters}, jnp.int32(6))
+    checkpoint.save(cfg, 6, state)
+    assert call("export", "--run", cfg.run_dir, "--out", tmp_path / "hf") == 0
+    found = hf.load_params(tmp_path / "hf", small_base())
+    for name, value in found["blocks"].items():
+        wanted = np.asarray(weights(5)["blocks"][name])
+        if name in cfg.lora.targets:
+            a, b = (np.asarray(adapters[name][side], np.float64) for side in "ab")
+            flat = np.einsum("lir,lro->lio", a, b.reshape(*b.shape[:2], -1))
+            wanted = wanted + 1.5 * flat.reshape(wanted.shape)  # alpha / rank
+            assert np.abs(wanted - weights(5)["blocks"][name]).max() > 0.1
+        # float32 sums of numbers near 1
+        np.testing.assert_allclose(value, wanted, atol=2e-6, err_msg=name)
+    np.testing.assert_array_equal(found["embed"], weights(5)["embed"])
+    assert call("check", tmp_path / "hf", "--run", cfg.run_dir) == 0
 
 
 def test_bfloat16_is_the_rounded_checkpoint(made, tmp_path, capsys):

@@ -132,6 +132,22 @@ def test_process_slices_partition_every_global_batch_in_order(root):
         assert [*identities(halves[:1])[0], *identities(halves[1:])[0]] == identities([batch])[0]
 
 
+def test_spare_batches_are_other_pairs_of_the_steps_stage_and_a_function_of_the_arguments(root):
+    cfg = config(root)
+    spare = pipeline.spare_pairs(cfg)
+    straight = identities(list(pipeline.train_pairs(cfg, 0)))
+    for step in (1, 5):
+        drawn = [identities([spare(step, attempt)])[0] for attempt in (1, 2)]
+        assert drawn[0] != drawn[1]
+        assert straight[step] not in drawn
+        for rows in drawn:  # the stage's own shares of the buckets
+            assert sorted(b for b, _ in rows) == sorted(b for b, _ in straight[step])
+    again = pipeline.spare_pairs(cfg)
+    assert identities([again(5, 2)])[0] == drawn[1]
+    halves = [pipeline.spare_pairs(cfg, (rank, 2))(5, 2) for rank in range(2)]
+    assert identities(halves)[0] + identities(halves)[1] == drawn[1]
+
+
 def assert_same(batches, wanted):
     """Equal pixels, boxes and identities, batch by batch."""
     assert len(batches) == len(wanted)
