@@ -223,7 +223,7 @@ def test_splash_lowers_for_a_tpu_without_one(name, head_dim):
 
 
 def session_on(mesh) -> Session:
-    rest = ("cfg", "model", "processor", "prompt", "image_size", "decoding")
+    rest = ("cfg", "model", "processor", "prompt", "image_size", "decoding", "modes")
     return Session(mesh=mesh, **dict.fromkeys(rest))
 
 

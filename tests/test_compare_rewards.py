@@ -91,6 +91,7 @@ def test_rows_of_a_batch_keep_real_pairs_and_their_answers():
     batch = Batch(
         images=np.zeros((2, 2, 4, 4, 3), np.uint8),
         truth=pad_boxes([[A], [A]], 3),
+        kind=np.zeros((2, 3), np.int32),
         pair_id=np.array([5, 5]),
         bucket=np.array([-1, -1]),
         real=np.array([True, False]),

@@ -49,6 +49,7 @@ def loaded(source: Path, **mesh: int):
         prompt=None,
         image_size=None,
         decoding=None,
+        modes={},
     )
     return load_weights(session), session
 
