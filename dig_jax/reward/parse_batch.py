@@ -21,7 +21,8 @@ _WS = r"[ \t\r\n]{0,8}"
 _BOX = rf'"bbox_2d"{_WS}:{_WS}\[{_WS}0{_WS},{_WS}0{_WS},{_WS}0{_WS},{_WS}0{_WS}\]'.replace("2", "0")
 _LABEL = rf'"label"{_WS}:{_WS}"[A-Za-z ,.;:()/_-]*+"'
 _ITEM = rf"\{{{_WS}(?:{_BOX}(?:{_WS},{_WS}{_LABEL})?|{_LABEL}{_WS},{_WS}{_BOX}){_WS}\}}"
-_LIST = rf"\[{_WS}(?:{_ITEM}(?:{_WS},{_WS}{_ITEM})*+{_WS})?\]"
+# not possessive: Python 3.11 would take "{...}," for an item with its successor
+_LIST = rf"\[{_WS}(?:{_ITEM}(?:{_WS},{_WS}{_ITEM})*{_WS})?\]"
 _STRICT = re.compile(rf"{_WS}(?:{_LIST}|```json{_WS}{_LIST}{_WS}```){_WS}".encode())
 _RUNS = 5  # runs of digits per box: the 2 of bbox_2d, then the four coordinates
 _DIGITS = len(str(QWEN_SIDE))
