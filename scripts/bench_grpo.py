@@ -67,12 +67,13 @@ def run_ours(task: Task) -> dict:
     import jax
 
     from dig_jax.config import Config, GrpoConfig, ModelSource, OptimConfig, PromptConfig
-    from dig_jax.grpo import TrainState, group_advantage, make_update
+    from dig_jax.grpo import TrainState, make_update
     from dig_jax.model.hf import load_params, read_model_config
     from dig_jax.model.params import model_specs, param_shapes
     from dig_jax.optim import make_optimizer
     from dig_jax.prompt import decode_answers, load_processor, make_prompt, repeat_prompt
     from dig_jax.rollout import make_sampler
+    from dig_jax.trainable import trained_names
 
     images = np.load(task.images)
     model = replace(read_model_config(task.folder), eos_tokens=(-1,))
@@ -88,12 +89,13 @@ def run_ours(task: Task) -> dict:
         cfg.prompt, processor, model, [[size, size]], names=["pair"], answer=task.tokens
     )
     prompt = repeat_prompt(row, task.pairs)
-    optimizer = make_optimizer(cfg.optim, cfg.steps, param_shapes(model_specs(model)))
+    shapes = param_shapes(model_specs(model))
+    optimizer, trained = make_optimizer(cfg.optim, cfg.steps, shapes), trained_names(cfg, shapes)
     params = load_params(task.folder, model)
-    state = jax.jit(lambda p: TrainState.start(p, optimizer=optimizer, keep_reference=True))(params)
+    state = jax.jit(lambda p: TrainState.start(p, optimizer, cfg.grpo, trained))(params)
     sample = jax.jit(make_sampler(model, group=task.group, max_tokens=task.tokens, temperature=1.0))
-    update = jax.jit(make_update(cfg.grpo, model, optimizer, temperature=1.0), donate_argnums=0)
-    advantage_of = jax.jit(group_advantage, static_argnums=1)
+    update = make_update(cfg.grpo, model, optimizer, trained, temperature=1.0)
+    update = jax.jit(update, donate_argnums=0)
     root = jax.random.key(0)
 
     def step(state, number):
@@ -102,8 +104,7 @@ def run_ours(task: Task) -> dict:
         lengths = host.valid.sum(-1)
         texts = decode_answers(processor, host.tokens, lengths, stops=model.eos_tokens)
         rewards = np.array([[cheap_reward(t) for t in answers] for answers in texts], np.float32)
-        advantage, _ = advantage_of(rewards, cfg.grpo.advantage_eps)
-        state, stats = update(state, prompt, images, rollout, advantage)
+        state, stats, _ = update(state, prompt, images, rollout, rewards)
         jax.device_get(stats)
         return state, int(lengths.sum())
 

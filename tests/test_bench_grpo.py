@@ -1,6 +1,9 @@
 """What the comparison of a GRPO step prints, from figures made up here."""
 
-from scripts.bench_grpo import Task, cheap_reward, table
+import numpy as np
+from fakes import ASSETS
+
+from scripts.bench_grpo import Task, cheap_reward, run_ours, table
 
 
 def test_the_table_has_medians_and_the_ratio_of_each_rounds_two_sides():
@@ -23,3 +26,12 @@ def test_the_table_has_medians_and_the_ratio_of_each_rounds_two_sides():
 def test_the_shared_reward_is_the_share_of_digits():
     assert cheap_reward("a1b2") == 0.5
     assert cheap_reward("") == 0.0
+
+
+def test_our_side_writes_every_token_of_every_answer(tmp_path):
+    """The script follows the learner's functions, and no answer ends early."""
+    np.save(tmp_path / "images.npy", np.zeros((1, 2, 64, 96, 3), np.uint8))
+    sizes = {"pairs": 1, "group": 2, "tokens": 3, "warm": 1, "steps": 1}
+    found = run_ours(Task(str(ASSETS), str(tmp_path / "images.npy"), **sizes))
+    assert found["tokens"] == 6
+    assert found["step_s"] > found["rollout_s"] > 0
