@@ -158,6 +158,70 @@ def attend(q: jax.Array, segments: list[Segment]) -> jax.Array:
     return out.reshape(b, g, t, n, h)
 
 
+def token(
+    kind: str,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    prompt: tuple[jax.Array, jax.Array],
+    prompt_valid: jax.Array,
+    own: tuple[jax.Array, jax.Array],
+    filled: jax.Array,
+) -> jax.Array:
+    """One new token per answer reads its pair's prompt, its answer so far, and itself.
+
+    q             f[B, G, N, H]
+    k, v          f[B, G, K, H]         the new token's
+    prompt        k, v f[B, P, K, H]    shared by the group
+    prompt_valid  bool[B, P]
+    own           k, v f[B, G, K, T, H]
+    filled        bool[T]
+    ->            f[B, G, N, H]
+
+    The answers' own keys are read once by few queries. For that "xla" multiplies and sums: on a
+    CPU a matrix product for every answer and head costs more to start than to compute.
+    """
+    b, g, n, h = q.shape
+    heads = k.shape[2]
+    q = q.reshape(b, g, heads, n // heads, h) * h**-0.5
+    score, weigh = _PRODUCTS["sum" if kind == "xla" else "dot"]
+    pairs = jnp.einsum("bgkrh,bpkh->bgkrp", q, prompt[0], preferred_element_type=jnp.float32)
+    mine, now = score(q, own[0]), score(q, k[:, :, :, None])
+    logits = jnp.concatenate(
+        [
+            jnp.where(prompt_valid[:, None, None, None], pairs, NEGATIVE),
+            jnp.where(filled, mine, NEGATIVE),
+            now,
+        ],
+        axis=-1,
+    )
+    weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
+    shared, tokens = pairs.shape[-1], mine.shape[-1]
+    out = jnp.einsum("bgkrp,bpkh->bgkrh", weights[..., :shared], prompt[1])
+    out = out + weigh(weights[..., shared : shared + tokens], own[1])
+    return (out + weights[..., -1:] * v[:, :, :, None]).reshape(b, g, n, h)
+
+
+def _score_sum(q, k):
+    return (q[..., None, :].astype(jnp.float32) * k[:, :, :, None]).sum(-1)
+
+
+def _weigh_sum(weights, v):
+    return (weights[..., None] * v[:, :, :, None]).sum(-2)
+
+
+def _score_dot(q, k):
+    return jnp.einsum("bgkrh,bgkth->bgkrt", q, k, preferred_element_type=jnp.float32)
+
+
+def _weigh_dot(weights, v):
+    return jnp.einsum("bgkrt,bgkth->bgkrh", weights, v)
+
+
+# scores f32[B, G, K, R, T] of q f[B, G, K, R, H] and k f[B, G, K, T, H], and the weighted sum of v
+_PRODUCTS = {"sum": (_score_sum, _weigh_sum), "dot": (_score_dot, _weigh_dot)}
+
+
 def _full_xla(q, k, v, inside) -> jax.Array:
     logits = jnp.einsum("eunh,evnh->enuv", q, k, preferred_element_type=jnp.float32)
     logits = logits * q.shape[-1] ** -0.5 + jnp.where(inside, 0.0, NEGATIVE)[:, None, None, :]

@@ -37,7 +37,7 @@ class PromptCache:
 
 @struct.dataclass
 class AnswerCache:
-    """Keys and values of the answers so far; k, v f[L, B, G, T, K, H]."""
+    """Keys and values of the answers so far; k, v f[L, B, G, K, T, H]."""
 
     k: jax.Array
     v: jax.Array
@@ -163,7 +163,7 @@ def score_tokens(
 def empty_answers(config: ModelConfig, cache: PromptCache, group: int, length: int) -> AnswerCache:
     """A cache for `group` answers of up to `length` tokens per pair."""
     layers, pairs, _, heads, dim = cache.k.shape
-    zeros = jnp.zeros((layers, pairs, group, length, heads, dim), cache.k.dtype)
+    zeros = jnp.zeros((layers, pairs, group, heads, length, dim), cache.k.dtype)
     return AnswerCache(k=zeros, v=zeros)
 
 
@@ -192,7 +192,7 @@ def decode_token(
     )
 
     def write(old, new):
-        return jax.lax.dynamic_update_slice_in_dim(old, new[:, :, :, None], step, axis=3)
+        return jax.lax.dynamic_update_slice_in_dim(old, new[..., None, :], step, axis=4)
 
     return final_norm(params, x, config), AnswerCache(k=write(answers.k, k), v=write(answers.v, v))
 

@@ -149,26 +149,23 @@ def token_pass(
 
     x           f[B, G, D]
     positions   i32[B]
-    answers     k, v f[L, B, G, T, K, H]   entries before `step_index` are filled
+    answers     k, v f[L, B, G, K, T, H]   entries before `step_index` are filled
     ->          hidden f[B, G, D], new k and v f[L, B, G, K, H]
 
     The cache is a scan input and the new key a third segment: writing into a carried cache
     inside the scan would copy it once per layer.
     """
-    seen = prompt_valid[:, None, None]
-    filled = (jnp.arange(answers[0].shape[3]) < step_index)[None, None, None]
-    now = jnp.ones((1, 1, 1, 1), bool)
+    filled = jnp.arange(answers[0].shape[-2]) < step_index
     angles = angles_of(jnp.repeat(positions[:, None], 3, -1), config)[:, None, None]
 
     def step(x, layer):
         p, prompt_k, prompt_v, own_k, own_v = layer
-        read = [
-            attention.Segment(prompt_k, prompt_v, seen),
-            attention.Segment(own_k, own_v, filled),
-        ]
+        prompt, own = (prompt_k, prompt_v), (own_k, own_v)
 
-        def mix(q, k, v):
-            return attention.attend(q, [*read, attention.Segment(k, v, now)])
+        def mix(*new):
+            new = (a[:, :, 0] for a in new)
+            read = (prompt, prompt_valid, own, filled)
+            return attention.token(config.attention, *new, *read)[:, :, None]
 
         x, (k, v) = block(p, x, angles, config, mix)
         return x, (k[:, :, 0], v[:, :, 0])
