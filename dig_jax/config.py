@@ -184,6 +184,7 @@ class GrpoConfig:
     min_spread: float = 0.0  # a group whose rewards span no more than this is flat, >= 0
     minibatches: int = 1  # optimiser updates per epoch over one rollout
     accumulate: int = 1  # gradient slices per update (over pairs; a group is never split)
+    answer_slices: int = 1  # parts of a group whose activations exist at a time (8)
     epochs: int = 1  # passes over one rollout
     vocab_chunk: int = 4096  # vocabulary columns per log-softmax block
 
@@ -200,11 +201,14 @@ class GrpoConfig:
     #     exactly 0; bfloat16: half the memory, rounded; host: in the host's memory, where the
     #     backend has such, fetched once a step.
     # (7) The last draw is kept, flat or not: a step never fails for want of spread.
+    # (8) Long answers to one pair need not fit a device together: the prompt is still encoded
+    #     once, forwards and backwards, and the gradient is the same.
 
     def __post_init__(self):
         typed.check_fields(self, "grpo")
         at_least("grpo", self, kl_coef=0, kl_max=0, entropy_coef=0, resample=0, min_spread=0)
         at_least("grpo", self, minibatches=1, accumulate=1, epochs=1, vocab_chunk=1)
+        at_least("grpo", self, answer_slices=1)
         ok = 0 < self.clip_low <= 1
         require(ok, "grpo.clip_low", self.clip_low, "is outside (0, 1]", "use 0.2")
         above("grpo", self, clip_high=0, advantage_eps=0)
@@ -351,8 +355,14 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    fsdp: int = 1  # devices the pairs and the weights are split over
-    tensor: int = 1  # devices each matrix is split over; fsdp x tensor = all devices
+    """Devices in two directions; their product is all of them.
+
+    The update splits its pairs, weights and moments over both (ZeRO-3); a rollout has its pairs
+    split over `fsdp` and each matrix over `tensor`, a copy of the weights per row of the mesh.
+    """
+
+    fsdp: int = 1  # copies of the weights in a rollout, each with its share of the pairs
+    tensor: int = 1  # devices that share such a copy
 
     def __post_init__(self):
         typed.check_fields(self, "mesh")
@@ -414,9 +424,14 @@ def _check_batches(cfg: Config) -> None:
     remedy = f"use {slices * max(1, pairs // slices)} pairs or fewer slices"
     require(pairs % slices == 0, "pairs_per_step", pairs, rule, remedy)
     fsdp, slice_pairs = cfg.mesh.fsdp, pairs // slices
+    devices = fsdp * cfg.mesh.tensor
     rule = f"does not divide the {slice_pairs} pairs of one gradient slice"
-    remedy = f"use pairs_per_step={slices * fsdp} or a multiple of it, or a smaller fsdp axis"
-    require(slice_pairs % fsdp == 0, "mesh.fsdp", fsdp, rule, remedy)
+    remedy = f"use pairs_per_step={slices * devices} or a multiple of it, or fewer slices"
+    require(slice_pairs % devices == 0, "mesh.fsdp x mesh.tensor", devices, rule, remedy)
+    group, parts = cfg.rollout.group, cfg.grpo.answer_slices
+    rule = f"is not a multiple of grpo.answer_slices={parts}"
+    remedy = f"use rollout.group={parts * max(1, group // parts)} or fewer slices"
+    require(group % parts == 0, "rollout.group", group, rule, remedy)
     rule = f"is not a multiple of mesh.fsdp={fsdp}"
     remedy = f"use {fsdp * max(1, cfg.eval.batch // fsdp)}"
     require(cfg.eval.batch % fsdp == 0, "eval.batch", cfg.eval.batch, rule, remedy)

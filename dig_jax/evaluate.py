@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dig_jax import best, checkpoint, sharding
+from dig_jax import best, checkpoint, programs, sharding
 from dig_jax.baseline import pixel_difference
 from dig_jax.boxes import pairwise_iou, unit_from_px
 from dig_jax.commandline import add_config_arguments, clear_errors, config_from
@@ -40,13 +40,16 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
     """Bind the statics; returns evaluate(params) -> one row per held-out pair, in order."""
     answers = max(1, session.cfg.eval.samples)
     score = make_scorer(session, session.decoding, answers=answers)
-    return lambda params: score(params, batches)
+    answering = programs.jit_reshard(session)
+    return lambda params: score(answering(params), batches)
 
 
 def make_scorer(
     session: Session, decoding: Decoding, *, answers: int, label: str = "evaluate"
 ) -> Callable[[Params, list[Batch]], list[dict]]:
-    """Bind the statics; returns score(params, batches) -> one row per pair, in order.
+    """Bind the statics; returns score(weights, batches) -> one row per pair, in order.
+
+    Its weights are those of `programs.jit_reshard`.
 
     answers   drawn per pair
     label     of its progress, and of the program that it compiles once for all batches
@@ -57,7 +60,7 @@ def make_scorer(
     """
     cfg = session.cfg
     sampler = make_sampler(
-        session.model, group=answers, max_tokens=cfg.rollout.max_tokens, **vars(decoding)
+        session.rollout_model, group=answers, max_tokens=cfg.rollout.max_tokens, **vars(decoding)
     )
 
     def draw(*args):
@@ -65,17 +68,17 @@ def make_scorer(
 
     draw.__name__ = f"{label}_answers"  # as JAX's log of compilations and profiles show it
     whole = sharding.replicated(session.mesh)
-    sample = jax.jit(session.traced(draw), out_shardings=whole)
+    sample = session.jit(draw, out_shardings=whole)
     reward_of = make_answer_reward(cfg)
     prompt = session.prompt_rows(cfg.eval.batch)
     key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)
 
-    def score(params: Params, batches: list[Batch]) -> list[dict]:
+    def score(weights: Params, batches: list[Batch]) -> list[dict]:
         rows = []
         for number, batch in enumerate(progress(batches, label)):
             images = sharding.shard_global(batch.images, session.mesh)
             first = number * cfg.eval.batch
-            rollout = sample(params, prompt, images, jax.random.wrap_key_data(key), first)
+            rollout = sample(weights, prompt, images, jax.random.wrap_key_data(key), first)
             host = jax.device_get(rollout)
             lengths = host.valid.sum(-1)
             texts = session.texts(host.tokens, lengths)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax import sharding
+from dig_jax import programs, sharding
 from dig_jax.advantage import flat_groups
 from dig_jax.data.pipeline import Batch
 from dig_jax.model.params import Params
@@ -21,7 +21,7 @@ from dig_jax.model.qwen3vl import SeenImages
 from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.parse import Parsed
 from dig_jax.reward.reward import Reward
-from dig_jax.rollout import Rollout, make_sampler
+from dig_jax.rollout import Rollout
 from dig_jax.session import Session
 
 
@@ -47,29 +47,44 @@ class Experience:
     parsed: list[list[Parsed]]
 
 
-def make_draw(session: Session, timed: Callable) -> Callable[..., Experience]:
-    """Bind the statics; returns draw(params, prompt, batch, key) -> Experience.
+def make_draw(session: Session, timed: Callable) -> Callable[..., tuple[Experience, int]]:
+    """Bind the statics; returns draw(params, prompt, batch, key, spare) -> (Experience, redraws).
 
     timed   context manager by phase name (`RunLog.timed`)
+
+    draw's `spare` gives the Batch of attempt 1, 2, ... to draw flat groups again from. The copy
+    of the weights that answers lives as long as the call: the update needs its room.
     """
+    cfg = session.cfg
+    reshard, once = programs.jit_reshard(session), _make_draw_once(session, timed)
+
+    def draw(params: Params, prompt, batch: Batch, key: jax.Array, spare):
+        with timed("rollout"):
+            weights = reshard(params)
+        return draw_until_spread(
+            once(weights, prompt, batch, key),
+            lambda n: once(weights, prompt, spare(n), jax.random.fold_in(key, n)),
+            tries=cfg.grpo.resample,
+            min_spread=cfg.grpo.min_spread,
+        )
+
+    return draw
+
+
+def _make_draw_once(session: Session, timed: Callable) -> Callable[..., Experience]:
+    """draw(weights, prompt, batch, key) -> Experience, with `programs.jit_reshard`'s weights."""
     cfg, mesh = session.cfg, session.mesh
-    sampler = make_sampler(
-        session.model,
-        group=cfg.rollout.group,
-        max_tokens=cfg.rollout.max_tokens,
-        temperature=cfg.rollout.temperature,
-    )
-    view, sample = session.make_viewer(), jax.jit(session.traced(sampler))
+    view, sample = programs.jit_viewer(session), programs.jit_sampler(session)
     reward_of = make_answer_reward(cfg)
 
-    def draw(params: Params, prompt, batch: Batch, key: jax.Array) -> Experience:
+    def draw(weights: Params, prompt, batch: Batch, key: jax.Array) -> Experience:
         with timed("data"):
             pixels = sharding.shard_batch(batch.images, mesh)
             # every process scores all answers, so each needs all truths
             known = fetch(sharding.shard_batch(batch.replace(images=()), mesh))
         with timed("rollout"):
-            images = view(params, prompt, pixels)
-            rollout = sample(params, prompt, images, key)
+            images = view(weights, prompt, pixels)
+            rollout = sample(weights, prompt, images, key)
             host = fetch(rollout)
         with timed("reward"):
             texts = session.texts(host.tokens, host.valid.sum(-1))

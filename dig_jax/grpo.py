@@ -21,7 +21,7 @@ from flax import struct
 from dig_jax.advantage import group_advantage
 from dig_jax.config import Config, CurriculumConfig, GrpoConfig
 from dig_jax.model.params import ModelConfig, Params
-from dig_jax.model.qwen3vl import SeenImages
+from dig_jax.model.qwen3vl import PromptCache, encode_prompt
 from dig_jax.objective import (
     importance_ratio,
     kl_penalty,
@@ -31,8 +31,13 @@ from dig_jax.objective import (
     trained_tokens,
 )
 from dig_jax.optim import Optimizer
-from dig_jax.prompt import PromptInputs
-from dig_jax.rollout import Rollout, make_scorer
+from dig_jax.rollout import (
+    Rollout,
+    group_slices,
+    join_groups,
+    make_answer_scorer,
+    make_scorer,
+)
 from dig_jax.trainable import join, split
 
 
@@ -97,10 +102,8 @@ def enter_stage(cfg: Config, state: TrainState, trained: frozenset[str]) -> Trai
 
 @struct.dataclass
 class Answers:
-    """What the loss reads of a rollout; every leaf has leading axes [B, G] but the first two.
+    """What the loss reads of a rollout; every leaf has leading axes [B, G].
 
-    prompt     PromptInputs of B rows
-    images     u8[B, I, Y, X, 3], or SeenImages where the vision tower is frozen
     tokens     i32[B, G, T]
     weight     f32[B, G, T]   of each token in the loss of the whole minibatch; 0 = not trained
     sampled    f32[B, G, T]   the sampler's log-probs, for the gap metric
@@ -109,8 +112,6 @@ class Answers:
     advantage  f32[B, G]
     """
 
-    prompt: PromptInputs
-    images: jax.Array | SeenImages
     tokens: jax.Array
     weight: jax.Array
     sampled: jax.Array
@@ -202,7 +203,9 @@ def make_update(
     Runs epochs x minibatches optimiser updates, each over `accumulate` slices of pairs. An update
     whose loss or gradient is not finite moves nothing, nor does any after it: `finite` is then 0.
     """
-    scorer = make_scorer(config, temperature=temperature, chunk=cfg.vocab_chunk)
+    how = {"temperature": temperature, "chunk": cfg.vocab_chunk}
+    scorer = make_scorer(config, slices=cfg.answer_slices, **how)
+    answer_scorer = make_answer_scorer(config, **how)
     updates = cfg.epochs * cfg.minibatches
     shaped = cfg.kl_coef > 0 and cfg.kl_in == "reward"
 
@@ -212,22 +215,47 @@ def make_update(
         logp = jax.lax.map(lambda s: scorer(params, *s)[0], slices)
         return _join(logp)
 
-    def slice_loss(part, frozen, batch: Answers, unmoved):
-        logp, entropy = scorer(join(part, frozen), batch.prompt, batch.images, batch.tokens)
-        entropy = entropy if cfg.entropy_coef else jax.lax.stop_gradient(entropy)
-        return token_loss(logp, entropy, batch, cfg, unmoved)
+    def answer_gradient(part, frozen, cache: PromptCache, answers: Answers, unmoved):
+        """(loss, seen), gradients of (part, the floats of the cache)."""
+        floats = (cache.k, cache.v, cache.hidden)
 
-    def gradient(part, frozen, minibatch: Answers, unmoved: Unmoved):
-        def add(total, batch):
-            (loss, seen), grads = jax.value_and_grad(slice_loss, has_aux=True)(
-                part, frozen, batch, unmoved
-            )
-            return jax.tree.map(jnp.add, total, grads), (loss, seen)
+        def loss(part, floats):
+            read = cache.replace(k=floats[0], v=floats[1], hidden=floats[2])
+            logp, entropy = answer_scorer(join(part, frozen), read, answers.tokens)
+            entropy = entropy if cfg.entropy_coef else jax.lax.stop_gradient(entropy)
+            return token_loss(logp, entropy, answers, cfg, unmoved)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(part, floats)
+
+    def slice_gradient(part, frozen, pairs, answers: Answers, unmoved):
+        """Of some pairs: their prompts once, forwards and backwards, their answers in parts."""
+
+        def encode(part):
+            cache = encode_prompt(join(part, frozen), config, *pairs)
+            return (cache.k, cache.v, cache.hidden), cache
+
+        floats, pull, cache = jax.vjp(encode, part, has_aux=True)
+
+        def add(total, some):
+            found, grads = answer_gradient(part, frozen, cache, some, unmoved)
+            return jax.tree.map(jnp.add, total, grads), found
+
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), (part, floats))
+        slices = group_slices(answers, cfg.answer_slices)
+        (grads, through_prompt), found = jax.lax.scan(add, zeros, slices)
+        through_prompt = jax.tree.map(lambda a, like: a.astype(like.dtype), through_prompt, floats)
+        return jax.tree.map(jnp.add, grads, pull(through_prompt)[0]), found
+
+    def gradient(part, frozen, pairs, minibatch: Answers, unmoved: Unmoved):
+        def add(total, some):
+            grads, found = slice_gradient(part, frozen, *some, unmoved)
+            return jax.tree.map(jnp.add, total, grads), found
 
         zeros = jax.tree.map(jnp.zeros_like, part)
-        grads, (losses, seen) = jax.lax.scan(add, zeros, _slices(minibatch, cfg.accumulate))
+        slices = _slices((pairs, minibatch), cfg.accumulate)
+        grads, (losses, seen) = jax.lax.scan(add, zeros, slices)
         tokens = jnp.maximum((minibatch.weight > 0).sum(), 1)
-        parts = _join(seen["loss"])
+        parts = _join(jax.vmap(join_groups)(seen["loss"]))
         metrics = {"loss": losses.sum()} | {f"loss_{k}": x.sum() for k, x in parts.items()}
         metrics |= {name: x.sum() / tokens for name, x in seen["sum"].items()}
         return grads, metrics | {name: x.max() for name, x in seen["max"].items()}, parts
@@ -246,8 +274,6 @@ def make_update(
             reward = reward - cfg.kl_coef * jnp.where(rollout.valid, gap, 0.0).sum(-1)
         advantage, flat = group_advantage(cfg, reward)
         batch = Answers(
-            prompt=prompt,
-            images=images,
             tokens=rollout.tokens,
             weight=trained_tokens(rollout.valid, rollout.ended, cfg).astype(jnp.float32),
             sampled=rollout.logp,
@@ -255,15 +281,15 @@ def make_update(
             reference=reference,
             advantage=advantage,
         )
-        minibatches = _slices(batch, cfg.minibatches)
+        minibatches = _slices(((prompt, images), batch), cfg.minibatches)
 
         def one(carry, number):
             part, opt_state, good = carry
-            minibatch = jax.tree.map(lambda a: a[number % cfg.minibatches], minibatches)
+            pairs, minibatch = jax.tree.map(lambda a: a[number % cfg.minibatches], minibatches)
             minibatch = minibatch.replace(weight=token_weights(minibatch.weight > 0, cfg))
             same = _equal(as_reference(cfg, part), resident) if cfg.kl_coef else False
             unmoved = Unmoved(old=number == 0, reference=same)
-            grads, metrics, parts = gradient(part, frozen, minibatch, unmoved)
+            grads, metrics, parts = gradient(part, frozen, pairs, minibatch, unmoved)
             moved, moments, norm = optimizer.update(grads, opt_state, part, state.step)
             good = good & jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
             new = jax.tree.map(

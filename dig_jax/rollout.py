@@ -172,20 +172,46 @@ def _finish(state: DecodeState, stops: jax.Array) -> Rollout:
     return Rollout(tokens=state.tokens, valid=valid, ended=ended, logp=state.logp)
 
 
-def make_scorer(config: ModelConfig, *, temperature: float, chunk: int):
+def make_scorer(config: ModelConfig, *, temperature: float, chunk: int, slices: int = 1):
     """Bind the statics; returns score(params, prompt, images, tokens) -> (logp, entropy).
 
+    slices  parts of the group computed one after the other, each with the prompt's one cache
     tokens  i32[B, G, T];  ->  f32[B, G, T] twice, nats, also at padding: mask afterwards
 
-    The learner, the old and the reference policy all call this.
+    The learner, the old and the reference policy all call this or its second half.
     """
-    banned = banned_tokens(config)
+    score_answers = make_answer_scorer(config, temperature=temperature, chunk=chunk)
 
     def score(params: Params, prompt: PromptInputs, images, tokens):
         cache = encode_prompt(params, config, prompt, images)
+        scores = jax.lax.map(lambda part: score_answers(params, cache, part),
+                             group_slices(tokens, slices))  # fmt: skip
+        return join_groups(scores)
+
+    return score
+
+
+def make_answer_scorer(config: ModelConfig, *, temperature: float, chunk: int):
+    """Bind the statics; returns score(params, cache, tokens) -> (logp, entropy).
+
+    cache   PromptCache of the B prompts;  tokens  i32[B, G, T];  ->  f32[B, G, T] twice, nats
+    """
+    banned = banned_tokens(config)
+
+    def score(params: Params, cache: PromptCache, tokens: jax.Array):
         hidden = score_tokens(params, config, cache, tokens)
         return token_logp(
             hidden, unembed(params), tokens, temperature=temperature, banned=banned, chunk=chunk
         )
 
     return score
+
+
+def group_slices(tree, count: int):
+    """[B, G, ...] -> [count, B, G/count, ...]."""
+    return jax.tree.map(lambda a: a.reshape(len(a), count, -1, *a.shape[2:]).swapaxes(0, 1), tree)
+
+
+def join_groups(tree):
+    """The inverse of `group_slices`."""
+    return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(a.shape[1], -1, *a.shape[3:]), tree)

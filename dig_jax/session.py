@@ -4,9 +4,8 @@ Everything that can be wrong with a configuration, a checkpoint folder or the da
 here, before anything is compiled.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, wraps
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from dig_jax import prompt as prompts
 from dig_jax.config import Config, DataConfig
 from dig_jax.data.pipeline import check_data
 from dig_jax.decoding import Decoding, read_decoding
+from dig_jax.layout import Layout
 from dig_jax.model import attention, hf, lora
 from dig_jax.model.hf_files import local_companions
 from dig_jax.model.params import (
@@ -27,19 +27,15 @@ from dig_jax.model.params import (
     param_shapes,
     placed_shapes,
 )
-from dig_jax.model.qwen3vl import see_images
 from dig_jax.reward.custom import find_function
 from dig_jax.runlog import progress
-from dig_jax.trainable import is_below, parameter_names, trained_names
+from dig_jax.trainable import trained_names
 
 
 @dataclass(frozen=True)
-class Session:
+class Session(Layout):
     """The statics of a run."""
 
-    cfg: Config
-    mesh: Mesh
-    model: ModelConfig
     processor: prompts.Processor
     prompt: prompts.PromptInputs  # one row: all pairs share size and question
     image_size: images.Size  # at which the records' images reach the model
@@ -49,46 +45,6 @@ class Session:
     def prompt_rows(self, pairs: int) -> prompts.PromptInputs:
         """The prompt repeated for a batch, spread over the mesh like the pairs."""
         return sharding.shard_global(prompts.repeat_prompt(self.prompt, pairs), self.mesh)
-
-    @cached_property
-    def shapes(self) -> Params:
-        """Of all parameters, adapters included."""
-        return param_shapes(model_specs(self.model))
-
-    @cached_property
-    def shardings(self) -> dict:
-        return sharding.param_shardings(model_specs(self.model), self.mesh)
-
-    @cached_property
-    def trained(self) -> frozenset[str]:
-        """Paths of the parameters that move."""
-        return trained_names(self.cfg, self.shapes)
-
-    def make_viewer(self) -> Callable:
-        """view(params, prompt, images): what stands for the images in a step.
-
-        With the whole vision tower frozen, its tokens: encoded once for the rollout, the
-        reference and every update. Else the images themselves.
-        """
-        names = parameter_names(self.shapes)
-        if any(is_below(name, "vision") for name in names if name in self.trained):
-            return lambda params, prompt, images: images
-        return jax.jit(
-            self.traced(lambda params, *pair: see_images(params, self.model, *pair)),
-            out_shardings=sharding.batch_sharding(self.mesh),
-        )
-
-    def traced(self, function: Callable) -> Callable:
-        """`function` for `jax.jit`, such that kernels that XLA cannot partition see the mesh."""
-        if self.mesh.size == 1:
-            return function
-
-        @wraps(function)
-        def on_mesh(*args, **kwargs):
-            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                return function(*args, **kwargs)
-
-        return on_mesh
 
     def texts(self, tokens: np.ndarray, lengths: np.ndarray) -> list:
         stops = self.model.eos_tokens

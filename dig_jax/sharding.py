@@ -1,15 +1,22 @@
-"""Where arrays live: the mesh, the rule table, and host arrays becoming global ones.
+"""Where arrays live: the mesh, two layouts of one tree, and host arrays becoming global ones.
 
-The mesh has two axes. `fsdp` splits the pairs of a batch and one dimension of every matrix;
-`tensor` splits heads, mlp columns and the vocabulary. The model names its dimensions (the Spec
-table's logical axes); `RULES` says which mesh axis splits which. Nothing else knows both.
+The mesh has two axes, `fsdp` and `tensor`. The model names the dimensions of every parameter (the
+Spec table's logical axes); `RULES` says which of them the mesh may split. Nothing else knows both.
+
+    rollout   `tensor` splits heads, mlp columns and the vocabulary; copies along `fsdp`. Pairs are
+              spread over `fsdp`. What decoding wants: no weight travels between devices.
+    train     `fsdp` splits the same dimension once more, so that every device holds its own part
+              of the weights and moments (ZeRO-3). Pairs are spread over both axes; a layer's
+              weights are gathered where it is computed.
+
+The same dimension, so that going from train to rollout is one gather along `fsdp`.
 """
 
 import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -18,18 +25,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dig_jax.config import MeshConfig
 
 MESH_AXES = ("fsdp", "tensor")
+Layout = Literal["train", "rollout"]
 
-# Logical axis -> mesh axis (or several, or None = every device holds all of it).
-Rules = Mapping[str, str | tuple[str, ...] | None]
+# Logical axis -> what may split it: "tensor" (and `fsdp` with it), "fsdp" where the row has no
+# dimension that both divide, or nothing.
+Rules = Mapping[str, str | None]
 RULES: Rules = {
-    "embed": "fsdp",
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
     "vision_mlp": "tensor",
     "vocab": "tensor",
-    "layer": None,
+    "feature": "tensor",
+    "embed": "fsdp",
     "head_dim": None,
+    "token": None,
+    "layer": None,
     "qkv": None,
     "norm": None,
     "rank": None,
@@ -72,37 +83,84 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def spec_for(axes: Sequence[str], rules: Rules = RULES) -> PartitionSpec:
-    """The partition of an array whose dimensions have these logical names.
+def spec_for(
+    axes: Sequence[str], shape: Sequence[int], mesh: Mesh, layout: Layout, rules: Rules = RULES
+) -> PartitionSpec:
+    """The partition of a parameter with these logical axes and lengths.
 
-    Raises KeyError for a name without a rule and ValueError when two dimensions claim one
-    mesh axis.
+    Raises KeyError for an axis without a rule, ValueError where `tensor` or, in the train layout,
+    `fsdp` divides no dimension that it may split (but see WHOLE_AXES and SMALL).
     """
     for axis in axes:
         if axis not in rules:
             raise KeyError(f"logical axis {axis!r} of {tuple(axes)} has no sharding rule; add it")
-    parts = [rules[axis] for axis in axes]
-    used = [name for part in parts for name in _names(part)]
-    twice = sorted({name for name in used if used.count(name) > 1})
-    if twice:
-        raise ValueError(f"axes {tuple(axes)} use mesh axis {twice[0]!r} twice; change the rules")
-    return PartitionSpec(*parts)
+    parts: list[tuple[str, ...]] = [()] * len(axes)
+    tensor = [i for i, axis in enumerate(axes) if rules[axis] == "tensor"]
+    fits = [i for i in tensor if shape[i] % mesh.shape["tensor"] == 0]
+    small = math.prod(shape) <= SMALL
+    if fits:
+        parts[fits[0]] = ("tensor",)
+    elif tensor and not small and not all(axes[i] in WHOLE_AXES for i in tensor):
+        raise _does_not_divide(axes, shape, mesh, "tensor", tensor[0])
+    if layout == "train":
+        _split_again(parts, axes, shape, mesh, rules, small=small)
+    return PartitionSpec(*(part if len(part) > 1 else (part or (None,))[0] for part in parts))
 
 
-def param_shardings(specs: Mapping[str, Any], mesh: Mesh, rules: Rules = RULES) -> dict:
+def _split_again(parts: list, axes, shape, mesh: Mesh, rules: Rules, *, small: bool) -> None:
+    """Gives `fsdp` a dimension: the one that `tensor` has, else the first that it divides.
+
+    A row without a dimension for `tensor` is split by both where that goes.
+    """
+    more = [("fsdp",)] if any(parts) else [("tensor", "fsdp"), ("fsdp",)]
+    open_to = [i for i, axis in enumerate(axes) if parts[i] or rules[axis] == "fsdp"]
+    for i in sorted(open_to, key=lambda i: not parts[i]):
+        for names in more:
+            if shape[i] % math.prod(mesh.shape[name] for name in (*parts[i], *names)) == 0:
+                parts[i] = (*parts[i], *names)
+                return
+    if open_to and not small:
+        raise _does_not_divide(axes, shape, mesh, "fsdp", open_to[-1])
+
+
+def _does_not_divide(axes, shape, mesh: Mesh, name: str, at: int) -> ValueError:
+    return ValueError(
+        f"{axes[at]}={shape[at]} is not divisible by mesh axis {name!r} of {mesh.shape[name]} "
+        f"devices; choose mesh.{name} to divide {shape[at]}, or map {axes[at]!r} to None in "
+        f"sharding.RULES"
+    )
+
+
+def param_shardings(
+    specs: Mapping[str, Any], mesh: Mesh, layout: Layout = "train", rules: Rules = RULES
+) -> dict:
     """NamedSharding of every row of a Spec table, in the structure of the parameters.
 
     specs   nested dict whose leaves have `shape` and `axes` (model.params.Spec)
 
     Raises ValueError naming parameter, dimension and mesh axis where a dimension does not
-    divide (but see WHOLE_AXES and SMALL).
+    divide.
     """
-    return _walk(specs, "", lambda name, spec: _row_sharding(name, spec, mesh, rules))
+
+    def row(name: str, spec: Any) -> NamedSharding:
+        try:
+            found = spec_for(spec.axes, spec.shape, mesh, layout, rules)
+        except ValueError as wrong:
+            raise ValueError(f"parameter {name} {tuple(spec.shape)}: {wrong}") from None
+        return NamedSharding(mesh, found)
+
+    return _walk(specs, "", row)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading dimension over `fsdp`, everything else whole: how pairs are spread."""
+    """Leading dimension over `fsdp`, everything else whole: how pairs come and are answered."""
     return NamedSharding(mesh, PartitionSpec("fsdp"))
+
+
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """Inside jit: leading dimensions over both axes, as the update wants its pairs."""
+    where = NamedSharding(mesh, PartitionSpec(MESH_AXES))
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, where), tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -163,30 +221,9 @@ def _place(tree: Any, sharding: NamedSharding) -> Any:
         return jax.tree.map(place, tree)
 
 
-def _names(part: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (part,) if isinstance(part, str) else tuple(part or ())
-
-
 def _walk(tree: Any, path: str, leaf) -> Any:
     if isinstance(tree, Mapping):
         return {
             key: _walk(value, f"{path}/{key}" if path else key, leaf) for key, value in tree.items()
         }
     return leaf(path, tree)
-
-
-def _row_sharding(name: str, spec: Any, mesh: Mesh, rules: Rules) -> NamedSharding:
-    parts = []
-    for axis, length, part in zip(spec.axes, spec.shape, spec_for(spec.axes, rules), strict=True):
-        ways = math.prod(mesh.shape[mesh_axis] for mesh_axis in _names(part))
-        if length % ways == 0:
-            parts.append(part)
-        elif axis in WHOLE_AXES or math.prod(spec.shape) <= SMALL:
-            parts.append(None)
-        else:
-            raise ValueError(
-                f"parameter {name} {tuple(spec.shape)}: {axis}={length} is not divisible by mesh "
-                f"axis {part!r} of {ways} devices; choose mesh.{_names(part)[0]} to divide "
-                f"{length}, or map {axis!r} to None in sharding.RULES"
-            )
-    return NamedSharding(mesh, PartitionSpec(*parts))

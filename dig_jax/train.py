@@ -5,23 +5,23 @@
 The same command continues a run that was stopped: from its last checkpoint, bit for bit.
 """
 
+from functools import partial
+
 import jax
 import numpy as np
 
-from dig_jax import checkpoint, sharding
+from dig_jax import checkpoint, programs, sharding
 from dig_jax.commandline import clear_errors, parse_config
 from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
 from dig_jax.data.pipeline import spare_pairs, train_pairs
-from dig_jax.experience import Experience, draw_until_spread, make_draw
-from dig_jax.grpo import TrainState, enter_stage, make_update
+from dig_jax.experience import Experience, make_draw
+from dig_jax.grpo import TrainState, enter_stage
 from dig_jax.guard import stop_if_not_finite
-from dig_jax.optim import make_optimizer, opt_shardings
 from dig_jax.runlog import RunLog
 from dig_jax.samples import make_sample_log
 from dig_jax.session import Session, load_weights, open_session
 from dig_jax.trackers import check_trackers
-from dig_jax.trainable import split
 from dig_jax.validation import make_validation
 
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
@@ -30,13 +30,12 @@ SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
 def train(session: Session) -> None:
     """Run cfg.steps rollout batches, or what is left of them."""
     cfg, mesh = session.cfg, session.mesh
-    optimizer = make_optimizer(cfg.optim, cfg.steps, split(session.shapes, session.trained)[0])
-    state = restore_or_start(session, optimizer)
+    state = restore_or_start(session)
     first, process, size = int(state.step), sharding.process_slice(mesh), session.image_size
     pairs = train_pairs(cfg, first, process, size=size)
     spare = spare_pairs(cfg, process, size=size)
     validate, record = make_validation(session, first), make_sample_log(session, first)
-    update = jit_update(session, optimizer)
+    update = programs.jit_update(session)
     prompt = session.prompt_rows(cfg.pairs_per_step)
     root = jax.random.key(cfg.seed)
 
@@ -51,12 +50,7 @@ def train(session: Session) -> None:
             with log.timed("data"):
                 batch = next(pairs)
             key = jax.random.fold_in(root, step)
-            drawn, redrawn = draw_until_spread(
-                draw(state.params, prompt, batch, key),
-                lambda n: draw(state.params, prompt, spare(step, n), jax.random.fold_in(key, n)),  # noqa: B023
-                tries=cfg.grpo.resample,
-                min_spread=cfg.grpo.min_spread,
-            )
+            drawn, redrawn = draw(state.params, prompt, batch, key, partial(spare, step))
             with log.timed("update"):
                 reward = sharding.shard_global(drawn.reward.total, mesh)
                 state, stats, answers = update(state, prompt, drawn.images, drawn.rollout, reward)
@@ -69,47 +63,13 @@ def train(session: Session) -> None:
                 checkpoint.save(cfg, step + 1, state)
 
 
-def jit_update(session: Session, optimizer):
-    """`grpo.make_update` compiled for the session's mesh; the state it is given is used up."""
-    cfg, mesh = session.cfg, session.mesh
-    temperature = cfg.rollout.temperature
-    update = make_update(
-        cfg.grpo, session.model, optimizer, session.trained, temperature=temperature
-    )
-    where = (state_shardings(session, optimizer), sharding.replicated(mesh), None)
-    return jax.jit(session.traced(update), donate_argnums=0, out_shardings=where)
-
-
-def restore_or_start(session: Session, optimizer) -> TrainState:
+def restore_or_start(session: Session) -> TrainState:
     """The run's newest checkpoint; without one, the source's weights as policy and reference."""
-    cfg, where = session.cfg, state_shardings(session, optimizer)
-
-    def start(params):
-        return TrainState.start(params, optimizer, cfg.grpo, session.trained)
-
-    if checkpoint.latest_step(cfg.run_dir) is None:
-        return jax.jit(start, out_shardings=where)(load_weights(session))
-    like = jax.tree.map(
-        lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at),
-        jax.eval_shape(start, session.shapes),
-        where,
-    )
-    return checkpoint.restore(cfg, like)[0]
-
-
-def state_shardings(session: Session, optimizer) -> TrainState:
-    """Where every leaf of the state lives: moments and reference beside their parameter."""
-    cfg, whole = session.cfg, sharding.replicated(session.mesh)
-    shapes, where = (split(t, session.trained)[0] for t in (session.shapes, session.shardings))
-    reference = where
-    if cfg.grpo.reference == "host":
-        reference = jax.tree.map(lambda at: at.with_memory_kind("pinned_host"), where)
-    return TrainState(
-        params=session.shardings,
-        opt_state=opt_shardings(optimizer, shapes, where, whole),
-        reference=reference if cfg.grpo.kl_coef else None,
-        step=whole,
-    )
+    if checkpoint.latest_step(session.cfg.run_dir) is not None:
+        return checkpoint.restore(session.cfg, programs.state_shapes(session))[0]
+    start = partial(programs.start_state, session)
+    where = programs.state_shardings(session)
+    return jax.jit(start, out_shardings=where)(load_weights(session))
 
 
 def step_metrics(drawn: Experience, redrawn: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dig_jax import programs
 from dig_jax.best import BestKeeper
 from dig_jax.config import EvalConfig
 from dig_jax.data.pipeline import Batch, eval_pairs
@@ -39,15 +40,15 @@ def make_validation(session: Session, first_step: int) -> Validate:
         )
         for mode, decoding in session.modes.items()
     }
-    keeper = BestKeeper(cfg, first_step)
+    keeper, answering = BestKeeper(cfg, first_step), programs.jit_reshard(session)
 
     def validate(log: RunLog, step: int, params: Params) -> None:
         if not is_due(cfg.eval, step):
             return
-        scores = {}
+        scores, weights = {}, answering(params)
         for mode, score in scorers.items():
             for split, batches in splits.items():
-                rows = score(params, batches)
+                rows = score(weights, batches)
                 prefix = f"{mode}/{split}/" if split else f"{mode}/"
                 means = control_means(rows) if split == CONTROLS else split_means(rows)
                 scores |= {prefix + name: mean for name, mean in means.items()}

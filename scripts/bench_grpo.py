@@ -82,7 +82,7 @@ def run_ours(task: Task) -> dict:
     cfg = Config(
         model=ModelSource(task.folder),
         prompt=PromptConfig(QUESTION),
-        grpo=GrpoConfig(kl_coef=BETA),
+        grpo=GrpoConfig(kl_coef=BETA, accumulate=task.pairs),  # as configs/tiny_cpu.py
         optim=OptimConfig(rate=RATE),
     )
     row = make_prompt(

@@ -114,7 +114,7 @@ def sample_pairs(cfg: Config, group: int, source: str | None, from_run: bool) ->
         temperature=cfg.rollout.temperature,
     )
     whole = sharding.replicated(session.mesh)
-    sample = jax.jit(session.traced(sampler), out_shardings=whole)
+    sample = session.jit(sampler, out_shardings=whole)
     prompt, key = session.prompt_rows(cfg.eval.batch), jax.random.key(cfg.seed)
     key = sharding.replicate(jax.random.key_data(key), session.mesh)
     pairs = []

@@ -222,9 +222,8 @@ def test_splash_lowers_for_a_tpu_without_one(name, head_dim):
     assert program.count("tpu_custom_call") == (3 if name == "answers" else 2)
 
 
-def session_on(mesh) -> Session:
-    rest = ("cfg", "model", "processor", "prompt", "image_size", "decoding", "modes")
-    return Session(mesh=mesh, **dict.fromkeys(rest))
+def layout_on(mesh) -> Layout:
+    return Layout(cfg=None, mesh=mesh, model=None)
 
 
 @cache
@@ -235,25 +234,25 @@ def mesh_of(fsdp: int, tensor: int):
 
 @ALL
 def test_splash_on_a_mesh_lowers_only_where_it_sees_the_mesh(name):
-    """XLA cannot partition a kernel; `Session.traced` lets each device run its own rows."""
-    session = session_on(mesh_of(2, 2))
-    where = sharding.batch_sharding(session.mesh)
+    """XLA cannot partition a kernel; `Layout.jit` lets each device run its own rows."""
+    layout = layout_on(mesh_of(2, 2))
+    where = sharding.batch_sharding(layout.mesh)
     shapes = shapes_of(PASSES[name][1], head_dim=64, batch=4, where=lambda _: where)
     lower = {"lowering_platforms": ("tpu",)}
     function = gradient(name, "splash")
     with pytest.raises(NotImplementedError, match="cannot be automatically partitioned"):
         jax.jit(lambda *a: function(*a)).trace(*shapes).lower(**lower)
-    program = jax.jit(session.traced(function)).trace(*shapes).lower(**lower).as_text()
+    program = layout.jit(function).trace(*shapes).lower(**lower).as_text()
     assert "tpu_custom_call" in program
 
 
 @ALL
-@pytest.mark.parametrize(("fsdp", "tensor"), [(2, 4), (3, 2)])
+@pytest.mark.parametrize(("fsdp", "tensor"), [(2, 4), (3, 2), (2, 2)])
 def test_splash_on_a_mesh_equals_the_reference(name, fsdp, tensor):
     """Rows and heads split, too few key heads repeated, what does not divide whole."""
     mesh = mesh_of(fsdp, tensor)
     assert mesh.axis_names == (splash.BATCH_AXIS, splash.HEAD_AXIS)
-    function = session_on(mesh).traced(gradient(name, "splash_interpret"))
+    function = layout_on(mesh).traced(gradient(name, "splash_interpret"))
     arrays, masks = PASSES[name][1]()
     whole = sharding.replicate((arrays, masks), mesh)
     found = fakes.quick_jit(function)(*whole[0], *whole[1])

@@ -9,6 +9,7 @@ from dig_jax import commandline, config, typed
 from dig_jax.config import (
     Config,
     CurriculumConfig,
+    EvalConfig,
     GrpoConfig,
     MeshConfig,
     OptimConfig,
@@ -59,7 +60,7 @@ def path(tmp_path):
         ("curriculum.stages.1.until=20", r"stages until=\[20, 20, 60\] are not ascending"),
         ("curriculum.stages.7.until=1", r"curriculum.stages='7' is not an index; use 0 to 2"),
         ("grpo.accumulate=3", r"pairs_per_step=16 is not a multiple of .* = 3; use 15"),
-        ("mesh.fsdp=3", r"mesh.fsdp=3 does not divide the 16 pairs .* pairs_per_step=3"),
+        ("mesh.fsdp=3", r"mesh.tensor=3 does not divide the 16 pairs .* pairs_per_step=3"),
         ("eval.batch=5", r"eval.batch=5 is not a multiple of mesh.fsdp=2; use 4"),
         ("pairs_per_step=0", r"pairs_per_step=0 is below 1"),
         ("just-a-word", r"--set='just-a-word' has no value; write --set a.b=c"),
@@ -71,12 +72,13 @@ def test_a_wrong_setting_names_field_value_rule_and_remedy(path, setting, messag
         load_config(path, [*extra, setting])
 
 
-def test_gradient_slices_are_what_fsdp_must_divide():
+def test_gradient_slices_are_what_the_mesh_must_divide():
     """16 pairs in 4 slices leave 4 pairs: 4 devices can share them, 8 cannot."""
     grpo = GrpoConfig(minibatches=2, accumulate=2)
     assert Config(grpo=grpo, mesh=MeshConfig(fsdp=4)).pairs_per_step == 16
-    with pytest.raises(ValueError, match=r"mesh.fsdp=8 does not divide the 4 pairs of one grad"):
-        Config(grpo=grpo, mesh=MeshConfig(fsdp=8))
+    for mesh in (MeshConfig(fsdp=8), MeshConfig(fsdp=4, tensor=2)):
+        with pytest.raises(ValueError, match=r"tensor=8 does not divide the 4 pairs of one grad"):
+            Config(grpo=grpo, mesh=mesh, eval=EvalConfig(batch=8))
 
 
 def test_overrides_are_typed_by_the_annotation(path):

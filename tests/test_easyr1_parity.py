@@ -47,7 +47,7 @@ def batch(seed: int):
 def ours(cfg, logp, old, reference, mask, advantage):
     """Loss and its gradient by logp."""
     answers = Answers(
-        prompt=None, images=None, tokens=None, weight=token_weights(jnp.asarray(mask), cfg),
+        tokens=None, weight=token_weights(jnp.asarray(mask), cfg),
         sampled=jnp.zeros(mask.shape), old=old, reference=reference, advantage=advantage,
     )  # fmt: skip
     run = jax.jit(jax.value_and_grad(lambda x: token_loss(x, jnp.zeros(x.shape), answers, cfg)[0]))

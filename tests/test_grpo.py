@@ -27,9 +27,7 @@ def loss_of(
     """Loss, metrics and gradient of a whole minibatch."""
     zeros = np.zeros_like(logp)
     batch = Answers(
-        prompt=None,  # token_loss reads neither prompt nor tokens
-        images=None,
-        tokens=None,
+        tokens=None,  # token_loss does not read them
         weight=token_weights(jnp.asarray(valid), cfg) if weight is None else weight,
         sampled=zeros if sampled is None else sampled,
         old=old,
@@ -222,6 +220,15 @@ def assert_same_metrics(found, expected):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=2e-6, err_msg=name)
 
 
+def test_a_group_taken_in_parts_has_the_whole_groups_gradient_and_metrics():
+    """The prompt is encoded once; what its answers ask of it is summed before it goes back."""
+    found, _, _, parts = run(updater(1, 2, answer_slices=GROUP), advantages())
+    expected, _, _, metrics = run(whole(), advantages())
+    assert_same_gradient(found, expected)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulated_gradients_with_recomputed_blocks_equal_the_whole_batch(accumulate):
     """Both trade time for memory and nothing else."""
@@ -300,18 +307,19 @@ def scored_gradient(prompt, images, tokens, batch_shape):
     to = lambda a: jnp.reshape(a, (*batch_shape, *a.shape[2:]))  # noqa: E731
     weight = token_weights(answers.valid, CFG)
     batch = Answers(
-        prompt=prompt, images=images, tokens=to(tokens), weight=to(weight),
+        tokens=to(tokens), weight=to(weight),
         sampled=to(answers.logp), old=None, reference=None,
         advantage=to(jnp.asarray(advantages())),
     )  # fmt: skip
     # unrolled: the compiler counts a loop's body once, however often it runs
     score = make_scorer(replace(fakes.CONFIG, layers="unroll"), temperature=1.0, chunk=64)
 
-    def loss(params, batch):
-        return token_loss(*score(params, batch.prompt, batch.images, batch.tokens), batch, CFG)[0]
+    def loss(params, pairs, batch):
+        return token_loss(*score(params, *pairs, batch.tokens), batch, CFG)[0]
 
-    compiled = fakes.quick_jit(jax.value_and_grad(loss)).lower(tiny(), batch).compile()
-    return compiled(tiny(), batch), compiled.cost_analysis()["flops"]
+    given = (tiny(), (prompt, images), batch)
+    compiled = fakes.quick_jit(jax.value_and_grad(loss)).lower(*given).compile()
+    return compiled(*given), compiled.cost_analysis()["flops"]
 
 
 def test_the_shared_prompt_learner_equals_the_flattened_one_at_less_cost(record_property):

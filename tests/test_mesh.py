@@ -1,5 +1,6 @@
 """Sampling, scoring and the update on eight virtual devices equal those on one."""
 
+import dataclasses
 import functools
 
 import fakes
@@ -8,47 +9,52 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax import sharding
-from dig_jax.config import GrpoConfig, MeshConfig, OptimConfig
-from dig_jax.grpo import TrainState, make_update
-from dig_jax.model.params import model_specs, param_shapes
-from dig_jax.optim import make_optimizer, opt_shardings
-from dig_jax.rollout import make_sampler, make_scorer
-from dig_jax.trainable import parameter_names
+from dig_jax import programs, sharding
+from dig_jax.config import Config, EvalConfig, GrpoConfig, MeshConfig, OptimConfig, RolloutConfig
+from dig_jax.layout import Layout
+from dig_jax.rollout import make_scorer
 
 PAIRS, GROUP, LENGTH = 8, 2, 6
-SPECS = model_specs(fakes.CONFIG)
-ALL = frozenset(parameter_names(param_shapes(SPECS)))
-# Adam's first step is the gradient's sign unless eps outweighs it: rounding would flip it
-OPTIM = OptimConfig(rate=0.1, eps=1.0, weight_decay=0.0)
-GRPO = GrpoConfig(kl_coef=0.1, minibatches=1, accumulate=1)
+CONFIG = Config(
+    pairs_per_step=PAIRS,
+    eval=EvalConfig(batch=PAIRS),
+    rollout=RolloutConfig(group=GROUP, max_tokens=LENGTH),
+    # Adam's first step is the gradient's sign unless eps outweighs it: rounding would flip it
+    optim=OptimConfig(rate=0.1, eps=1.0, weight_decay=0.0),
+    grpo=GrpoConfig(kl_coef=0.1),
+)
+
+
+class QuickLayout(Layout):
+    """With LLVM's optimiser off."""
+
+    def jit(self, function, **options):
+        return fakes.quick_jit(self.traced(function), **options)
+
+
+@functools.cache
+def layout(fsdp: int, tensor: int) -> QuickLayout:
+    cfg = dataclasses.replace(CONFIG, mesh=MeshConfig(fsdp=fsdp, tensor=tensor))
+    mesh = sharding.make_mesh(cfg.mesh, devices=jax.devices()[: fsdp * tensor])
+    return QuickLayout(cfg, mesh, fakes.CONFIG)
 
 
 @functools.cache
 def run(fsdp: int, tensor: int) -> dict:
-    """One rollout, its scores and one update on a mesh; numpy values and the sharded params."""
-    devices = jax.devices()[: fsdp * tensor]
-    mesh = sharding.make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor), devices=devices)
-    where = sharding.param_shardings(SPECS, mesh)
-    params = jax.device_put(fakes.make_tiny(jax.random.key(0)), where)
-    prompt, images = sharding.shard_global(fakes.pairs_of(PAIRS), mesh)
-    sampler = make_sampler(fakes.CONFIG, group=GROUP, max_tokens=LENGTH, temperature=1.0)
-    rollout = fakes.quick_jit(sampler)(params, prompt, images, jax.random.key(1))
+    """One step's programs on a mesh, as `train` runs them; numpy values and the sharded trees."""
+    on = layout(fsdp, tensor)
+    params = jax.device_put(fakes.make_tiny(jax.random.key(0)), on.shardings)
+    prompt, images = sharding.shard_global(fakes.pairs_of(PAIRS), on.mesh)
+    weights = programs.jit_reshard(on)(params)
+    rollout = programs.jit_sampler(on)(weights, prompt, images, jax.random.key(1))
     scorer = make_scorer(fakes.CONFIG, temperature=1.0, chunk=32)
-    logp, _ = fakes.quick_jit(scorer)(params, prompt, images, rollout.tokens)
-
-    optimizer = make_optimizer(OPTIM, 1, param_shapes(SPECS))
-    whole = sharding.replicated(mesh)
-    moments = opt_shardings(optimizer, param_shapes(SPECS), where, whole)
-    state_at = TrainState(params=where, opt_state=moments, reference=where, step=whole)
-    start = functools.partial(TrainState.start, optimizer=optimizer, cfg=GRPO, trained=ALL)
-    state = fakes.quick_jit(start, out_shardings=state_at)(params)
-    advantage = np.random.default_rng(2).normal(size=(PAIRS, GROUP)).astype(np.float32)
-    update = fakes.quick_jit(
-        make_update(GRPO, fakes.CONFIG, optimizer, ALL, temperature=1.0),
-        out_shardings=(state_at, whole, None),
-    )
-    state, stats, _ = update(state, prompt, images, rollout, sharding.shard_global(advantage, mesh))
+    logp, _ = on.jit(scorer)(params, prompt, images, rollout.tokens)
+    reward = np.random.default_rng(2).normal(size=(PAIRS, GROUP)).astype(np.float32)
+    start = on.jit(functools.partial(programs.start_state, on),
+                   out_shardings=programs.state_shardings(on))  # fmt: skip
+    state, update = start(params), programs.jit_update(on)
+    reward = sharding.shard_global(reward, on.mesh)
+    state, stats, _ = update(state, prompt, images, rollout, reward)
     return {
         "tokens": np.asarray(rollout.tokens),
         "sampled": np.asarray(rollout.logp),
@@ -56,7 +62,8 @@ def run(fsdp: int, tensor: int) -> dict:
         "stats": jax.device_get(stats),
         "before": jax.device_get(params),
         "after": jax.device_get(state.params),
-        "sharded": state.params,
+        "state": state,
+        "weights": weights,
     }
 
 
@@ -86,10 +93,21 @@ def test_scores_and_the_update_do_not_depend_on_the_mesh(fsdp, tensor):
 
 
 @MESHES
-def test_weights_and_moments_really_are_split(fsdp, tensor):
-    for name in ("wq", "w_gate"):
-        leaf = run(fsdp, tensor)["sharded"]["blocks"][name]
-        assert leaf.addressable_shards[0].data.size * fsdp * tensor == leaf.size, name
+def test_every_device_holds_its_own_part_of_weights_moments_and_reference(fsdp, tensor):
+    state = run(fsdp, tensor)["state"]
+    for tree in (state.params, state.reference, state.opt_state[1].mu):
+        for name in ("wq", "w_gate", "w_down"):
+            leaf = tree["blocks"][name]
+            assert leaf.addressable_shards[0].data.size * fsdp * tensor == leaf.size, name
+
+
+@MESHES
+def test_the_answering_copy_is_whole_along_fsdp_and_the_same_numbers(fsdp, tensor):
+    weights, before = run(fsdp, tensor)["weights"], run(fsdp, tensor)["before"]
+    for name in ("wq", "w_gate", "w_down"):
+        leaf = weights["blocks"][name]
+        assert leaf.addressable_shards[0].data.size * tensor == leaf.size, name
+        np.testing.assert_array_equal(leaf, before["blocks"][name])
 
 
 def test_another_advantage_gives_another_update():

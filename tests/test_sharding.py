@@ -33,24 +33,39 @@ def test_every_logical_axis_of_the_model_has_a_rule():
     model = params.ModelConfig(text, vision, 1, 2, 3, 4, (5,), 0)
     rows = dict(params.named_specs(params.model_specs(model)))
     assert {axis for row in rows.values() for axis in row.axes} <= set(sharding.RULES)
-    assert all(len(sharding.spec_for(row.axes)) == len(row.shape) for row in rows.values())
 
 
-def test_matrices_are_split_over_both_axes(mesh):
-    table = {"block": {"wq": Row((8, 1024, 16, 64), ("layer", "embed", "heads", "head_dim"))}}
-    tree = sharding.param_shardings(table, mesh)
-    assert tree["block"]["wq"].spec == P(None, "fsdp", "tensor", None)
+WQ = Row((8, 1024, 16, 64), ("layer", "embed", "heads", "head_dim"))
 
 
-def test_a_mesh_axis_used_twice_is_an_error():
-    rules = {**sharding.RULES, "mlp": "fsdp"}
-    with pytest.raises(ValueError, match=r"\('embed', 'mlp'\) use mesh axis 'fsdp' twice"):
-        sharding.spec_for(("embed", "mlp"), rules)
+def test_training_splits_the_same_dimension_once_more(mesh):
+    """So that the way to the rollout is a gather along fsdp, and nothing moves between rows."""
+    table = {"block": {"wq": WQ}}
+    answering = sharding.param_shardings(table, mesh, "rollout")["block"]["wq"]
+    training = sharding.param_shardings(table, mesh, "train")["block"]["wq"]
+    assert answering.spec == P(None, None, "tensor", None)
+    assert training.spec == P(None, None, ("tensor", "fsdp"), None)
+    slices = training.devices_indices_map(WQ.shape)
+    for device, wide in answering.devices_indices_map(WQ.shape).items():
+        narrow = slices[device][2].indices(16)
+        assert wide[2].indices(16)[0] <= narrow[0] < narrow[1] <= wide[2].indices(16)[1]
 
 
-def test_an_unknown_logical_axis_is_an_error():
+def test_heads_that_fsdp_cannot_share_leave_it_the_features():
+    """4B on 64 chips: 32 heads go to 8 devices, not to 64."""
+    mesh = jax.sharding.AbstractMesh((8, 8), sharding.MESH_AXES)
+    spec = sharding.spec_for(("embed", "heads", "head_dim"), (2560, 32, 128), mesh, "train")
+    assert spec == P("fsdp", "tensor", None)
+
+
+def test_a_table_that_is_only_read_is_split_by_features(mesh):
+    spec = sharding.spec_for(("token", "feature"), (1000, 1024), mesh, "train")
+    assert spec == P(None, ("tensor", "fsdp"))
+
+
+def test_an_unknown_logical_axis_is_an_error(mesh):
     with pytest.raises(KeyError, match=r"'depth'.*no sharding rule"):
-        sharding.spec_for(("embed", "depth"))
+        sharding.spec_for(("embed", "depth"), (8, 8), mesh, "train")
 
 
 def test_a_dimension_that_does_not_divide_is_named(mesh):
@@ -64,9 +79,10 @@ def test_few_key_value_heads_and_small_tables_are_held_whole(mesh):
         "wk": Row((1024, 3, 128), ("embed", "kv_heads", "head_dim")),
         "small": Row((96, 3, 32), ("embed", "heads", "head_dim")),
     }
-    tree = sharding.param_shardings(table, mesh)
-    assert tree["wk"].spec == P("fsdp", None, None)
-    assert tree["small"].spec == P("fsdp", None, None)
+    tree = sharding.param_shardings(table, mesh, "rollout")
+    assert tree["wk"].spec == tree["small"].spec == P(None, None, None)
+    tree = sharding.param_shardings(table, mesh, "train")
+    assert tree["wk"].spec == tree["small"].spec == P(("tensor", "fsdp"), None, None)
 
 
 def test_a_mesh_of_the_wrong_size_names_both_numbers():

@@ -309,8 +309,11 @@ def model_specs(c: ModelConfig) -> dict:
     """The table: a nested dict of `Spec` with the structure of the parameters."""
     s = {"v": c.text.vocab, "d": c.text.width}
     hf = "model.language_model."
+    # A table that is only read is split by features: split by rows, every device would sum up
+    # whole embeddings. One that is the head too is split by rows, for the logits outweigh them.
+    table = ("vocab", "embed") if c.text.tied else ("token", "feature")
     tree = {
-        "embed": Spec(hf + "embed_tokens.weight", "v d -> v d", s, ("vocab", "embed")),
+        "embed": Spec(hf + "embed_tokens.weight", "v d -> v d", s, table),
         "blocks": _text_block(c.text),
         "norm": Spec(hf + "norm.weight", "d -> d", s, ("norm",), "ones"),
         "vision": _vision(c.vision),
@@ -346,6 +349,20 @@ def placed_shapes(c: ModelConfig, shardings: dict) -> Params:
         param_shapes(model_specs(c)),
         shardings,
     )
+
+
+def answering(params: Params, c: ModelConfig) -> Params:
+    """The parameters in `c.compute_dtype` wherever the model casts them before it uses them.
+
+    It computes the same numbers to the bit, and reads half the bytes in bfloat16. Norms and the
+    table of positions are used in float32 and stay.
+    """
+
+    def cast(spec: Spec, leaf: jax.Array) -> jax.Array:
+        wide = not {"norm", "positions"}.isdisjoint(spec.axes)
+        return leaf if wide else leaf.astype(c.compute_dtype)
+
+    return jax.tree.map(cast, model_specs(c), params, is_leaf=is_spec)
 
 
 def init_params(specs: dict, *, key: jax.Array, scale: float = 0.02) -> Params:

@@ -122,9 +122,11 @@ def _attend(q, k, v, seen, mask: Callable, *, fused: bool, interpret: bool) -> j
     if mesh.empty or mesh.size == 1:
         return run(q, k, v, seen)
     batch, heads = (mesh.shape[axis] for axis in (BATCH_AXIS, HEAD_AXIS))
-    # what an axis does not divide is computed whole on each of its devices
-    rows = BATCH_AXIS if len(q) % batch == 0 else None
-    columns = HEAD_AXIS if q.shape[2] % heads == 0 else None
+    if len(q) % mesh.size == 0:  # the update's pairs are spread over all devices
+        rows, columns = (BATCH_AXIS, HEAD_AXIS), None
+    else:  # what an axis does not divide is computed whole on each of its devices
+        rows = BATCH_AXIS if len(q) % batch == 0 else None
+        columns = HEAD_AXIS if q.shape[2] % heads == 0 else None
     if columns and k.shape[2] % heads:  # too few key heads to go round
         copies = math.lcm(k.shape[2], heads) // k.shape[2]
         k, v = jnp.repeat(k, copies, axis=2), jnp.repeat(v, copies, axis=2)
