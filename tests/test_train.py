@@ -217,6 +217,7 @@ def general(name: str) -> str:
     return re.sub(r"^recall_.*", "recall_TYPE", re.sub(r"_n\d+$", "_nN", last))
 
 
+@pytest.mark.slow
 def test_watching_a_run_changes_none_of_its_numbers(config, straight, tmp_path):
     """Without validations, pictures and best weights."""
     quiet = dataclasses.replace(
@@ -239,6 +240,7 @@ def test_the_pictures_of_a_run_show_its_first_pairs(config, straight):
     assert pictures == ["step_000001.png", "step_000002.png", "step_000004.png"]
 
 
+@pytest.mark.slow
 def test_the_best_weights_can_be_evaluated(config, straight, tmp_path):
     """Greedy, over the same pairs: the score that made them the best."""
     finish(start(config, config.run_dir, tmp_path, "evaluate", "--name", "best", "--from-best"))
@@ -247,6 +249,7 @@ def test_the_best_weights_can_be_evaluated(config, straight, tmp_path):
     assert mean == pytest.approx(read_best(config.run_dir)["value"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_starting_a_finished_run_again_changes_nothing(config, straight, tmp_path):
     finish(start(config, config.run_dir, tmp_path))
     assert read_rows(config.run_dir, kind="train") == straight
