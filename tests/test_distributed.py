@@ -1,0 +1,340 @@
+"""Two processes are one run: the same tokens and losses as one, and one end for both.
+
+The moments at which a process is signalled are steps, not seconds: it signals itself.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from fakes import ASSETS, make_tiny, small_base
+from test_train import HEIGHT, WIDTH, config_file, write_split
+
+from dig_jax import checkpoint, distributed
+from dig_jax.config import (
+    CheckpointConfig,
+    Config,
+    CurriculumConfig,
+    DataConfig,
+    EvalConfig,
+    GrpoConfig,
+    LogConfig,
+    MeshConfig,
+    ModelSource,
+    OptimConfig,
+    RolloutConfig,
+    Stage,
+)
+from dig_jax.model import hf
+from dig_jax.runlog import read_rows
+from dig_jax.sharding import CPU_ORDER
+
+STEPS, HEARTBEAT = 5, 10  # seconds; JAX's default is 100
+
+# `python -m dig_jax.train`, with a checksum of all tokens in every row, and the signal that the
+# test wants in the middle of a step.
+TRAIN = """
+import os, signal, zlib
+import jax
+from dig_jax import train
+process, name, after = os.environ["TEST_SIGNAL"].split()
+plain, done = train.step_metrics, 0
+def step_metrics(drawn, redrawn):
+    global done
+    done += 1
+    if jax.process_index() == int(process) and done == int(after):
+        os.kill(os.getpid(), getattr(signal, name))
+    return plain(drawn, redrawn) | {"tokens_crc": zlib.crc32(drawn.host.tokens.tobytes())}
+train.step_metrics = step_metrics
+train.main()
+"""
+
+
+def start(code: str, *arguments: str, processes: int, devices: int, **more: str) -> list:
+    """That many children with `devices` each, joined by the three variables if there are several.
+
+    more   of the environment
+    """
+    flags = f"--xla_force_host_platform_device_count={devices} {CPU_ORDER}"
+    env = {**os.environ, "XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0", **more}
+    env["PYTHONPATH"] = str(Path(distributed.__file__).parents[1])
+    port, children = free_port(), []
+    for index in range(processes):
+        if processes > 1:
+            env |= {"DIG_COORDINATOR": f"127.0.0.1:{port}", "DIG_PROCESSES": str(processes)}
+            env |= {"DIG_PROCESS": str(index), "DIG_HEARTBEAT_TIMEOUT": str(HEARTBEAT)}
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code, *arguments],
+                env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+    return children
+
+
+def ended(children: list) -> list[tuple[int, str]]:
+    """(status, what it printed) of each, when all have ended by themselves."""
+    try:
+        printed = [child.communicate(timeout=300)[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    return [(child.returncode, text) for child, text in zip(children, printed, strict=True)]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    """A mesh of 4 x 2; KL, drawing again, validations, best weights and pictures of every pair."""
+    root = tmp_path_factory.mktemp("distributed")
+    for name, differences in (("single", 1), ("dual", 2), ("heldout", 1)):
+        write_split(root / "data", name, 8, differences)
+    model = small_base()
+    hf.save_hf(root / "model", make_tiny(jax.random.key(0), model), model, source_folder=ASSETS)
+    return Config(
+        steps=STEPS,
+        pairs_per_step=4,
+        run_dir=str(root / "one"),
+        mesh=MeshConfig(fsdp=4, tensor=2),
+        model=ModelSource(source=str(root / "model")),
+        data=DataConfig(
+            root=str(root / "data"), image_width=WIDTH, image_height=HEIGHT,
+            buckets=("single", "dual"),
+        ),
+        rollout=RolloutConfig(group=2, max_tokens=8),
+        grpo=GrpoConfig(kl_coef=0.1, resample=1),
+        optim=OptimConfig(rate=1e-3),
+        curriculum=CurriculumConfig(stages=(Stage(STEPS, {"single": 0.5, "dual": 0.5}),)),
+        eval=EvalConfig(pairs=4, batch=4, every=2, modes=("greedy",)),
+        checkpoint=CheckpointConfig(every=2, best="greedy/iou"),
+        log=LogConfig(samples_every=1, samples=4),
+    )  # fmt: skip
+
+
+def train(config: Config, run_dir: str, folder: Path, signal: str = "0 SIGTERM 0", **place) -> list:
+    """`signal` is "<process> <name> <step of this start>"; step 0 never comes."""
+    named = ("--config", config_file(config, folder), "--run-dir", run_dir)
+    return ended(start(TRAIN, *named, TEST_SIGNAL=signal, **place))
+
+
+PAIR = {"processes": 2, "devices": 4}
+
+
+@pytest.fixture(scope="module")
+def one(config, tmp_path_factory) -> list[dict]:
+    """The rows of one process with eight devices, never stopped."""
+    folder = tmp_path_factory.mktemp("one")
+    [(status, printed)] = train(config, config.run_dir, folder, processes=1, devices=8)
+    assert status == 0, printed[-3000:]
+    return read_rows(config.run_dir)
+
+
+@pytest.fixture(scope="module")
+def pair(config, tmp_path_factory) -> dict[str, list]:
+    """Two processes with four devices each, started three times; what each start came to."""
+    folder = tmp_path_factory.mktemp("pair")
+    run_dir = str(folder / "two")
+    starts = {"folder": run_dir}
+    for name, signalled in (("asked", "1 SIGTERM 1"), ("killed", "1 SIGKILL 2"), ("last", "")):
+        starts[name] = train(config, run_dir, folder, *filter(None, [signalled]), **PAIR)
+        starts[f"{name} saved"] = checkpoint.saved_steps(run_dir)
+    return starts
+
+
+def test_sigterm_on_one_process_ends_both_after_the_same_step_with_a_checkpoint(pair):
+    statuses, printed = zip(*pair["asked"], strict=True)
+    assert statuses == (0, 0), printed
+    assert "SIGTERM: ends after the running step" in printed[1]
+    assert printed[0].count("asked to end: stopped after step 1") == 1
+    assert pair["asked saved"] == [1]
+
+
+def test_a_killed_process_ends_the_other_with_a_reason(pair):
+    """kill -9 in the second step of this start: steps 1 and 2 are done, the second saved."""
+    (left, printed), (killed, _) = pair["killed"]
+    assert killed == -signal.SIGKILL
+    assert left != 0, printed
+    assert "another process has ended first" in printed or "another task died" in printed
+    assert max(pair["killed saved"]) == 2
+
+
+def test_two_processes_draw_the_tokens_and_compute_the_losses_of_one(one, pair):
+    """Through a notice, a kill and two restarts; sums over devices may be ordered otherwise."""
+    assert [status for status, _ in pair["last"]] == [0, 0], pair["last"]
+    rows = read_rows(pair["folder"])
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        (row["kind"], row["step"]) for row in one
+    ]
+    for mine, theirs in zip(rows, one, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in ("tokens_crc", "reward", "redrawn", "length"):
+            assert mine.get(name) == theirs.get(name), (mine["step"], name)
+        for name in ("loss", "kl", "grad_norm", "greedy/reward"):
+            if name in mine:
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), name
+
+
+def test_process_0_alone_writes_what_one_process_would(config, one, pair):
+    """Every answer in full, the pictures' names, the best weights' place; one start, one entry."""
+    samples = read_rows(pair["folder"], name="samples.jsonl")
+    alone = read_rows(config.run_dir, name="samples.jsonl")
+    assert [row["text"] for row in samples] == [row["text"] for row in alone]
+    for folder in ("samples", "best", "checkpoints"):
+        names = [
+            sorted(path.name for path in Path(run, folder).iterdir())
+            for run in (config.run_dir, pair["folder"])
+        ]
+        assert names[0] == names[1], folder
+    assert not Path(pair["folder"], ".shared").exists()
+
+
+AGREE = """
+import sys
+import jax, numpy as np
+from dig_jax import distributed
+case, folder = sys.argv[1:]
+with distributed.joined():
+    me = jax.process_index()
+    if case == "raises":
+        if me == 1:
+            raise RuntimeError("a bug on one machine")
+        distributed.any_process(False)
+    assert not distributed.any_process(False)
+    assert distributed.any_process(me == 1)
+    assert not distributed.first_says(me == 1)
+    distributed.check_same("answer", 42)
+    distributed.check_shared(folder)
+    distributed.check_rewards(np.full((2, 3), np.nan), np.arange(2))
+    reward = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for check, given in (
+        (distributed.check_same, ("configuration", f"of {me}")),
+        (distributed.check_shared, (folder if me else folder + "/other",)),
+        (distributed.check_rewards, (reward + me * (reward == 4), np.array([7, 8]))),
+    ):
+        try:
+            check(*given)
+        except (ValueError, RuntimeError) as error:
+            print(error)
+"""
+
+
+def test_what_differs_between_processes_is_said_on_both(tmp_path):
+    (first, said), (second, also) = ended(
+        start(AGREE, "differ", str(tmp_path), processes=2, devices=1)
+    )
+    assert (first, second) == (0, 0), said + also
+    for index, printed in enumerate((said, also)):
+        assert f"[1] have another configuration than process 0; process {index} has of" in printed
+        assert "of process 0 is not what processes [1] see there" in printed
+        assert "answer 1 to pair 8: 4.0 on process 0, 5.0 on process 1" in printed
+        assert "(1 of 6)" in printed
+
+
+def test_an_exception_on_one_process_does_not_leave_the_other_waiting(tmp_path):
+    """JAX's farewell would keep the failing one alive for five minutes."""
+    (first, said), (second, failed) = ended(
+        start(AGREE, "raises", str(tmp_path), processes=2, devices=1)
+    )
+    assert second == 1
+    assert "RuntimeError: a bug on one machine" in failed
+    assert "process 1 of 2 ends by the error above" in failed
+    assert first != 0, said
+
+
+def test_a_lone_process_joins_nothing_and_agrees_with_itself(monkeypatch, tmp_path):
+    for name in ("DIG_COORDINATOR", "DIG_PROCESSES", "DIG_PROCESS"):
+        monkeypatch.delenv(name, raising=False)
+    with distributed.joined():
+        assert not jax.distributed.is_initialized()
+        assert [distributed.any_process(flag) for flag in (False, True)] == [False, True]
+        assert [distributed.first_says(flag) for flag in (False, True)] == [False, True]
+        distributed.check_same("answer", 42)
+        distributed.check_shared(tmp_path / "absent")
+        distributed.check_rewards(np.ones((2, 3), np.float32), np.arange(2))
+    assert not (tmp_path / "absent").exists()
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[3-4]", "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "1", "SLURM_LOCALID": "0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environ", "several"),
+    [
+        ({}, False),
+        (SLURM, True),
+        (SLURM | {"SLURM_NTASKS": "1"}, False),  # one task; an sbatch script before srun
+        ({name: SLURM[name] for name in ("SLURM_JOB_ID", "SLURM_NTASKS")}, False),
+        (SLURM | {"DIG_PROCESSES": "1"}, False),  # a shell inside an allocation of several tasks
+    ],
+)
+def test_jaxs_detection_decides_unless_a_process_says_it_is_alone(monkeypatch, environ, several):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    found = distributed.join_arguments(os.environ)
+    assert found == ({} if several else None)
+
+
+def test_a_kubernetes_pod_without_its_client_is_warned_about_by_jax(monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.warns(UserWarning, match="kubernetes"):
+        assert distributed.join_arguments({}) is None
+
+
+def test_a_cluster_that_cannot_be_read_is_an_error_with_the_way_out(monkeypatch):
+    for name, value in (SLURM | {"SLURM_NTASKS": "two"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"a SlurmCluster fails .*DIG_PROCESSES=1 for a process"):
+        distributed.join_arguments(os.environ)
+
+
+PLACE = {"DIG_COORDINATOR": "10.0.0.1:8476", "DIG_PROCESSES": "4", "DIG_PROCESS": "3"}
+
+
+def test_the_variables_name_a_process_and_how_long_it_waits():
+    waits = {"DIG_JOIN_TIMEOUT": "60", "DIG_HEARTBEAT_TIMEOUT": "20"}
+    assert distributed.join_arguments(PLACE | waits) == {
+        "coordinator_address": "10.0.0.1:8476",
+        "num_processes": 4,
+        "process_id": 3,
+        "cluster_detection_method": "deactivate",
+        "initialization_timeout": 60,
+        "heartbeat_timeout_seconds": 20,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert distributed.join_arguments({"DIG_PROCESSES": "1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"DIG_PROCESS": "4"}, r"DIG_PROCESS=4 is not below DIG_PROCESSES=4; .* 0 to 3"),
+        ({"DIG_PROCESS": "-1"}, r"DIG_PROCESS='-1' is not a whole number from 0"),
+        ({"DIG_PROCESSES": "four"}, r"DIG_PROCESSES='four' is not a whole number from 1"),
+        ({"DIG_COORDINATOR": "10.0.0.1"}, r"DIG_COORDINATOR='10.0.0.1' is not host:port; write"),
+        ({"DIG_COORDINATOR": "a:70000"}, r"DIG_COORDINATOR='a:70000' is not host:port"),
+        ({"DIG_PROCESS": None}, r"DIG_PROCESSES=4 needs DIG_PROCESS; set all three, or none"),
+        ({"DIG_PROCESSES": None}, r"DIG_COORDINATOR='10.0.0.1:8476' needs DIG_PROCESSES; set it"),
+        ({"DIG_JOIN_TIMEOUT": "0"}, r"DIG_JOIN_TIMEOUT='0' is not a whole number from 1"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_rule_and_remedy(change, message):
+    environ = {name: value for name, value in (PLACE | change).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        distributed.join_arguments(environ)
