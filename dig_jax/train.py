@@ -34,9 +34,9 @@ def train(session: Session) -> None:
     """Run cfg.steps rollout batches, or what is left of them."""
     cfg, mesh = session.cfg, session.mesh
     state = restore_or_start(session)
-    first, process, size = int(state.step), sharding.process_slice(mesh), session.image_size
-    pairs = train_pairs(cfg, first, process, size=size)
-    spare = spare_pairs(cfg, process, size=size)
+    first, shares, size = int(state.step), sharding.process_shares(mesh), session.image_size
+    pairs = train_pairs(cfg, first, shares, size=size)
+    spare = spare_pairs(cfg, shares, size=size)
     validate, record = make_validation(session, first), make_sample_log(session, first)
     update = programs.jit_update(session)
     prompt = session.prompt_rows(cfg.pairs_per_step)

@@ -82,7 +82,7 @@ def start(code: str, *arguments: str, processes: int, devices: int, **more: str)
 def ended(children: list) -> list[tuple[int, str]]:
     """(status, what it printed) of each, when all have ended by themselves."""
     try:
-        printed = [child.communicate(timeout=300)[0] for child in children]
+        printed = [child.communicate(timeout=900)[0] for child in children]
     finally:
         for child in children:
             child.kill()
