@@ -1,8 +1,9 @@
 """Two processes are one run: the same tokens and losses as one, and one end for both.
 
-The moments at which a process is signalled are steps, not seconds: it signals itself.
+The moment at which a process is killed is a step, not a second: it signals itself.
 """
 
+import json
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from dig_jax.config import (
     MeshConfig,
     ModelSource,
     OptimConfig,
+    RewardConfig,
     RolloutConfig,
     Stage,
 )
@@ -36,28 +38,31 @@ from dig_jax.model import hf
 from dig_jax.runlog import read_rows
 from dig_jax.sharding import CPU_ORDER
 
-STEPS, HEARTBEAT = 5, 10  # seconds; JAX's default is 100
+STEPS = 4
 
-# `python -m dig_jax.train`, with a checksum of all tokens in every row, and the signal that the
-# test wants in the middle of a step.
+# `python -m dig_jax.train`, with a checksum of all tokens in every row, and `kill -9` in the
+# middle of the step that the test names as "<process> <step of this start>".
 TRAIN = """
 import os, signal, zlib
 import jax
 from dig_jax import train
-process, name, after = os.environ["TEST_SIGNAL"].split()
+process, step = map(int, os.environ["TEST_KILL"].split())
 plain, done = train.step_metrics, 0
 def step_metrics(drawn, redrawn):
     global done
     done += 1
-    if jax.process_index() == int(process) and done == int(after):
-        os.kill(os.getpid(), getattr(signal, name))
+    if (jax.process_index(), done) == (process, step):
+        os.kill(os.getpid(), signal.SIGKILL)
     return plain(drawn, redrawn) | {"tokens_crc": zlib.crc32(drawn.host.tokens.tobytes())}
 train.step_metrics = step_metrics
 train.main()
 """
+SCORED = "def lettered(sample):\n    return len(set(sample.text)) / 8\n"
 
 
-def start(code: str, *arguments: str, processes: int, devices: int, **more: str) -> list:
+def start(
+    code: str, *arguments: str, processes: int, devices: int, cwd: Path | None = None, **more: str
+) -> list[subprocess.Popen]:
     """That many children with `devices` each, joined by the three variables if there are several.
 
     more   of the environment
@@ -69,11 +74,11 @@ def start(code: str, *arguments: str, processes: int, devices: int, **more: str)
     for index in range(processes):
         if processes > 1:
             env |= {"DIG_COORDINATOR": f"127.0.0.1:{port}", "DIG_PROCESSES": str(processes)}
-            env |= {"DIG_PROCESS": str(index), "DIG_HEARTBEAT_TIMEOUT": str(HEARTBEAT)}
+            env |= {"DIG_PROCESS": str(index), "DIG_HEARTBEAT_TIMEOUT": "30"}
         children.append(
             subprocess.Popen(
                 [sys.executable, "-c", code, *arguments],
-                env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
         )  # fmt: skip
     return children
@@ -97,15 +102,16 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    """A mesh of 4 x 2; KL, drawing again, validations, best weights and pictures of every pair."""
+    """A mesh of 4 x 2, a reward that differs between answers, pictures of every pair."""
     root = tmp_path_factory.mktemp("distributed")
+    (root / "scored.py").write_text(SCORED)
     for name, differences in (("single", 1), ("dual", 2), ("heldout", 1)):
         write_split(root / "data", name, 8, differences)
     model = small_base()
     hf.save_hf(root / "model", make_tiny(jax.random.key(0), model), model, source_folder=ASSETS)
     return Config(
         steps=STEPS,
-        pairs_per_step=4,
+        pairs_per_step=8,
         run_dir=str(root / "one"),
         mesh=MeshConfig(fsdp=4, tensor=2),
         model=ModelSource(source=str(root / "model")),
@@ -114,104 +120,100 @@ def config(tmp_path_factory) -> Config:
             buckets=("single", "dual"),
         ),
         rollout=RolloutConfig(group=2, max_tokens=8),
-        grpo=GrpoConfig(kl_coef=0.1, resample=1),
+        grpo=GrpoConfig(kl_coef=0.0, resample=1),
+        reward=RewardConfig(function="scored:lettered"),
         optim=OptimConfig(rate=1e-3),
         curriculum=CurriculumConfig(stages=(Stage(STEPS, {"single": 0.5, "dual": 0.5}),)),
-        eval=EvalConfig(pairs=4, batch=4, every=2, modes=("greedy",)),
-        checkpoint=CheckpointConfig(every=2, best="greedy/iou"),
-        log=LogConfig(samples_every=1, samples=4),
+        eval=EvalConfig(pairs=8, batch=8, every=2, modes=("greedy",)),
+        checkpoint=CheckpointConfig(every=1, keep=STEPS, best="greedy/reward"),
+        log=LogConfig(samples_every=1, samples=8),
     )  # fmt: skip
 
 
-def train(config: Config, run_dir: str, folder: Path, signal: str = "0 SIGTERM 0", **place) -> list:
-    """`signal` is "<process> <name> <step of this start>"; step 0 never comes."""
-    named = ("--config", config_file(config, folder), "--run-dir", run_dir)
-    return ended(start(TRAIN, *named, TEST_SIGNAL=signal, **place))
+def train(config: Config, run_dir: str, kill: str = "-1 0", **place) -> list[tuple[int, str]]:
+    root = Path(config.run_dir).parent
+    named = ("--config", config_file(config, root), "--run-dir", run_dir)
+    return ended(start(TRAIN, *named, cwd=root, TEST_KILL=kill, **place))
 
 
 PAIR = {"processes": 2, "devices": 4}
 
 
 @pytest.fixture(scope="module")
-def one(config, tmp_path_factory) -> list[dict]:
+def one(config) -> list[dict]:
     """The rows of one process with eight devices, never stopped."""
-    folder = tmp_path_factory.mktemp("one")
-    [(status, printed)] = train(config, config.run_dir, folder, processes=1, devices=8)
+    [(status, printed)] = train(config, config.run_dir, processes=1, devices=8)
     assert status == 0, printed[-3000:]
     return read_rows(config.run_dir)
 
 
 @pytest.fixture(scope="module")
-def pair(config, tmp_path_factory) -> dict[str, list]:
-    """Two processes with four devices each, started three times; what each start came to."""
-    folder = tmp_path_factory.mktemp("pair")
-    run_dir = str(folder / "two")
-    starts = {"folder": run_dir}
-    for name, signalled in (("asked", "1 SIGTERM 1"), ("killed", "1 SIGKILL 2"), ("last", "")):
-        starts[name] = train(config, run_dir, folder, *filter(None, [signalled]), **PAIR)
-        starts[f"{name} saved"] = checkpoint.saved_steps(run_dir)
-    return starts
+def killed(config) -> tuple[str, list[tuple[int, str]], list[int]]:
+    """Run folder of two processes, of which one dies in step 2; how they end; what is saved."""
+    run_dir = str(Path(config.run_dir).with_name("two"))
+    ends = train(config, run_dir, "1 3", **PAIR)
+    return run_dir, ends, checkpoint.saved_steps(run_dir)
 
 
-def test_sigterm_on_one_process_ends_both_after_the_same_step_with_a_checkpoint(pair):
-    statuses, printed = zip(*pair["asked"], strict=True)
-    assert statuses == (0, 0), printed
-    assert "SIGTERM: ends after the running step" in printed[1]
-    assert printed[0].count("asked to end: stopped after step 1") == 1
-    assert pair["asked saved"] == [1]
+@pytest.fixture(scope="module")
+def two(config, killed) -> str:
+    """Its run folder, after both were started again."""
+    ends = train(config, killed[0], **PAIR)
+    assert [status for status, _ in ends] == [0, 0], ends
+    return killed[0]
 
 
-def test_a_killed_process_ends_the_other_with_a_reason(pair):
-    """kill -9 in the second step of this start: steps 1 and 2 are done, the second saved."""
-    (left, printed), (killed, _) = pair["killed"]
-    assert killed == -signal.SIGKILL
-    assert left != 0, printed
+def test_a_killed_process_ends_the_other_with_a_reason(killed):
+    _, [(left, printed), (status, _)], saved = killed
+    assert status == -signal.SIGKILL
+    assert left not in (0, -signal.SIGKILL), printed
     assert "another process has ended first" in printed or "another task died" in printed
-    assert max(pair["killed saved"]) == 2
+    assert saved == [1, 2]
 
 
-def test_two_processes_draw_the_tokens_and_compute_the_losses_of_one(one, pair):
-    """Through a notice, a kill and two restarts; sums over devices may be ordered otherwise."""
-    assert [status for status, _ in pair["last"]] == [0, 0], pair["last"]
-    rows = read_rows(pair["folder"])
-    assert [(row["kind"], row["step"]) for row in rows] == [
-        (row["kind"], row["step"]) for row in one
-    ]
+def test_two_processes_draw_the_tokens_and_compute_the_losses_of_one(one, two):
+    """Through a kill and a restart, and each row once; sums may be in another order."""
+    rows = read_rows(two)
+    assert [(row["kind"], row["step"]) for row in rows] == [(r["kind"], r["step"]) for r in one]
     for mine, theirs in zip(rows, one, strict=True):
         assert mine.keys() == theirs.keys()
-        for name in ("tokens_crc", "reward", "redrawn", "length"):
+        for name in ("tokens_crc", "reward", "redrawn", "length", "greedy/reward"):
             assert mine.get(name) == theirs.get(name), (mine["step"], name)
-        for name in ("loss", "kl", "grad_norm", "greedy/reward"):
-            if name in mine:
-                assert mine[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), name
+        for name in ("loss", "grad_norm", "sampler_gap"):
+            assert mine.get(name, 0) == pytest.approx(theirs.get(name, 0), rel=1e-5, abs=1e-5)
+    assert max(row["grad_norm"] for row in one if "grad_norm" in row) > 0.01
 
 
-def test_process_0_alone_writes_what_one_process_would(config, one, pair):
-    """Every answer in full, the pictures' names, the best weights' place; one start, one entry."""
-    samples = read_rows(pair["folder"], name="samples.jsonl")
-    alone = read_rows(config.run_dir, name="samples.jsonl")
-    assert [row["text"] for row in samples] == [row["text"] for row in alone]
+def test_process_0_alone_writes_what_one_process_would(config, one, two):
+    texts = [
+        [row["text"] for row in read_rows(folder, name="samples.jsonl")]
+        for folder in (config.run_dir, two)
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == STEPS * config.log.samples
     for folder in ("samples", "best", "checkpoints"):
         names = [
             sorted(path.name for path in Path(run, folder).iterdir())
-            for run in (config.run_dir, pair["folder"])
+            for run in (config.run_dir, two)
         ]
         assert names[0] == names[1], folder
-    assert not Path(pair["folder"], ".shared").exists()
+    assert len(json.loads(Path(two, "manifest.json").read_text())["starts"]) == 2
+    assert not Path(two, ".shared").exists()
 
 
 AGREE = """
-import sys
+import os, signal, sys
 import jax, numpy as np
 from dig_jax import distributed
+from dig_jax.notice import stop_on_notice
 case, folder = sys.argv[1:]
-with distributed.joined():
+with distributed.joined(), stop_on_notice() as notice:
     me = jax.process_index()
+    assert not distributed.any_process(False)
     if case == "raises":
         if me == 1:
             raise RuntimeError("a bug on one machine")
         distributed.any_process(False)
-    assert not distributed.any_process(False)
     assert distributed.any_process(me == 1)
     assert not distributed.first_says(me == 1)
     distributed.check_same("answer", 42)
@@ -227,30 +229,48 @@ with distributed.joined():
             check(*given)
         except (ValueError, RuntimeError) as error:
             print(error)
+    step = 0
+    while not notice.given(step):
+        step += 1
+        if me == 1 and step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+    print("steps", step)
 """
 
 
-def test_what_differs_between_processes_is_said_on_both(tmp_path):
-    (first, said), (second, also) = ended(
-        start(AGREE, "differ", str(tmp_path), processes=2, devices=1)
-    )
-    assert (first, second) == (0, 0), said + also
-    for index, printed in enumerate((said, also)):
+def agree(case: str, folder: Path) -> list[tuple[int, str]]:
+    return ended(start(AGREE, case, str(folder), processes=2, devices=1))
+
+
+@pytest.fixture(scope="module")
+def agreed(tmp_path_factory) -> list[str]:
+    """What two processes that differ on purpose print."""
+    ends = agree("differ", tmp_path_factory.mktemp("agreed"))
+    assert [status for status, _ in ends] == [0, 0], ends
+    return [printed for _, printed in ends]
+
+
+def test_what_differs_between_processes_is_said_on_both(agreed):
+    for index, printed in enumerate(agreed):
         assert f"[1] have another configuration than process 0; process {index} has of" in printed
         assert "of process 0 is not what processes [1] see there" in printed
         assert "answer 1 to pair 8: 4.0 on process 0, 5.0 on process 1" in printed
         assert "(1 of 6)" in printed
 
 
+def test_sigterm_on_one_process_ends_both_after_the_same_step(agreed):
+    assert ["steps 5" in printed.splitlines() for printed in agreed] == [True, True]
+    assert "asked to end: stopped after step 5" in agreed[0]
+    assert "SIGTERM: ends after the running step" in agreed[1]
+
+
 def test_an_exception_on_one_process_does_not_leave_the_other_waiting(tmp_path):
-    """JAX's farewell would keep the failing one alive for five minutes."""
-    (first, said), (second, failed) = ended(
-        start(AGREE, "raises", str(tmp_path), processes=2, devices=1)
-    )
+    """Leaving as usual would keep both for five minutes (`shutdown_timeout_seconds`)."""
+    (first, said), (second, failed) = agree("raises", tmp_path)
     assert second == 1
     assert "RuntimeError: a bug on one machine" in failed
     assert "process 1 of 2 ends by the error above" in failed
-    assert first != 0, said
+    assert first not in (0, -signal.SIGKILL), said
 
 
 def test_a_lone_process_joins_nothing_and_agrees_with_itself(monkeypatch, tmp_path):
