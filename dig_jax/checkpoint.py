@@ -54,7 +54,7 @@ def save(cfg: Config, step: int, state: Any) -> None:
     as it is.
     """
     with jax.transfer_guard("allow"), _open(cfg.run_dir, keep=cfg.checkpoint.keep) as manager:
-        if step in manager.all_steps():
+        if distributed.first_says(step in manager.all_steps()):
             return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(typed.to_plain(cfg))
