@@ -9,11 +9,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import jax
 
 from dig_jax.distributed import any_process
+
+# A scheduler that signals every process of a job, and a wrapper that passes its own signal on,
+# give one notice twice.
+SAME_NOTICE_S = 5.0
 
 
 class Notice:
@@ -38,24 +43,29 @@ class Notice:
 
     def listen(self, pipe: int) -> None:
         """Answers signals while the main thread waits for a device; ends with the pipe."""
-        asked = False
+        first = None
         with open(pipe, "rb", buffering=0) as signals:
             while number := signals.read(1):
-                name = signal.Signals(number[0])
-                if asked and name in (signal.SIGTERM, signal.SIGINT):
+                name, now = signal.Signals(number[0]), time.monotonic()
+                if first is not None and _insists(name, now - first):
                     os._exit(128 + name)
-                if name == signal.SIGTERM:
-                    asked = self._heard = True
-                    print("SIGTERM: ends after the running step; a second signal ends at once",
+                if first is None and name == signal.SIGTERM:
+                    self._heard, first = True, now
+                    print("SIGTERM: ends after the running step; another one, or SIGINT, at once",
                           file=sys.stderr, flush=True)  # fmt: skip
+
+
+def _insists(name: signal.Signals, since_s: float) -> bool:
+    """Whether a signal that long after a notice means: now."""
+    return name == signal.SIGINT or (name == signal.SIGTERM and since_s > SAME_NOTICE_S)
 
 
 @contextlib.contextmanager
 def stop_on_notice() -> Iterator[Notice]:
     """Takes SIGTERM as a notice instead of the end; main thread only.
 
-    A second SIGTERM, or SIGINT after the first, ends the process at once. SIGINT by itself is
-    what it always is.
+    SIGINT after it, or another SIGTERM after SAME_NOTICE_S, ends the process at once. SIGINT by
+    itself is what it always is.
     """
     notice = Notice()
     reading, writing = os.pipe()

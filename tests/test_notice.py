@@ -25,25 +25,30 @@ def test_a_notice_is_given_once_heard_and_the_signal_is_given_back(capfd):
 
 # Busy in C without the interpreter's lock, as in a step on the devices: no handler gets to run.
 CHILD = """
-import hashlib
-from dig_jax.notice import stop_on_notice
-with stop_on_notice():
+import hashlib, sys
+from dig_jax import notice
+notice.SAME_NOTICE_S = float(sys.argv[1])
+with notice.stop_on_notice():
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 """
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once_while_the_main_thread_is_busy(second):
+@pytest.mark.parametrize(
+    ("signals", "same_s"), [((signal.SIGTERM,), 0), ((signal.SIGTERM, signal.SIGINT), 3600)]
+)
+def test_who_insists_ends_it_at_once_while_the_main_thread_is_busy(signals, same_s):
+    """Another SIGTERM, unless it is the same notice come by another way; SIGINT always."""
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", CHILD, str(same_s)], env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGTERM)
-        assert "a second signal ends at once" in child.stdout.readline()
-        child.send_signal(second)
-        assert child.wait(timeout=60) == 128 + second
+        assert "SIGTERM: ends after the running step" in child.stdout.readline()
+        for number in signals:
+            child.send_signal(number)
+        assert child.wait(timeout=300) == 128 + signals[-1]
     finally:
         child.kill()
