@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import socket
 import sys
 import traceback
 import zlib
@@ -193,16 +194,33 @@ def _whole(environ: Mapping[str, str], name: str, least: int, unit: str) -> int:
 
 
 def _join(arguments: dict[str, Any]) -> None:
+    here = "this process"
+    if "process_id" in arguments:
+        address, index = arguments["coordinator_address"], arguments["process_id"]
+        here = f"process {index} of {arguments['num_processes']}"
+        if index == 0:
+            _check_port(address)
+    wait = arguments.get("initialization_timeout", 300)  # JAX's default
+    # Said before: where one is missing JAX aborts without a word on what was waited for.
+    print(f"{here} waits for the others, {wait} s at most (DIG_JOIN_TIMEOUT)", file=sys.stderr)
     try:
         jax.distributed.initialize(**arguments)
     except RuntimeError as error:
-        raise SystemExit(
-            f"error: this process could not join the others ({error}); start all of them within "
-            f"DIG_JOIN_TIMEOUT seconds, and see that they reach the coordinator's host and port"
-        ) from error
+        raise SystemExit(f"error: {here} cannot join the others: {error}") from error
     # JAX has taken SIGTERM for its preemption service, which outlives every later signal: give
     # it back to Python (`notice.stop_on_notice` listens where a run can be continued).
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _check_port(address: str) -> None:
+    """Ends the program where process 0 could not listen, of which JAX's service would crash."""
+    try:
+        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+    except OSError as error:
+        raise SystemExit(
+            f"error: {COORDINATOR}={address!r}: process 0 cannot listen at that port of this "
+            f"machine ({error}); choose another, or end the program that has it"
+        ) from error
 
 
 def _leave(error: BaseException) -> NoReturn:

@@ -341,6 +341,17 @@ def test_the_variables_name_a_process_and_how_long_it_waits():
         assert distributed.join_arguments({"DIG_PROCESSES": "1"}) is None
 
 
+def test_a_port_that_is_taken_is_said_before_jax_crashes(monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        place = {"DIG_COORDINATOR": address, "DIG_PROCESSES": "2", "DIG_PROCESS": "0"}
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit, match=rf"'{address}': process 0 cannot listen"):
+            with distributed.joined():
+                pytest.fail("it went on")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
