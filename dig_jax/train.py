@@ -2,19 +2,22 @@
 
     python -m dig_jax.train --config configs/tiny_cpu.py [--set optim.rate=1e-4] [--run-dir D]
 
-The same command continues a run that was stopped: from its last checkpoint, bit for bit.
+The same command continues a run that was stopped: from its last checkpoint, bit for bit. With
+--dry-run N it only tries out whether it would start: see `dryrun`.
 """
 
+import argparse
 from functools import partial
 
 import jax
 import numpy as np
 
 from dig_jax import checkpoint, programs, sharding
-from dig_jax.commandline import clear_errors, parse_config
+from dig_jax.commandline import clear_errors, parse_with_config
 from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
 from dig_jax.data.pipeline import spare_pairs, train_pairs
+from dig_jax.dryrun import dry_run
 from dig_jax.experience import Experience, make_draw
 from dig_jax.grpo import TrainState, enter_stage
 from dig_jax.guard import stop_if_not_finite
@@ -27,8 +30,8 @@ from dig_jax.validation import make_validation
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
 
 
-def train(session: Session) -> None:
-    """Run cfg.steps rollout batches, or what is left of them."""
+def train(session: Session, steps: int | None = None) -> None:
+    """Run cfg.steps rollout batches, or what is left of them; of these `steps` at most."""
     cfg, mesh = session.cfg, session.mesh
     state = restore_or_start(session)
     first, process, size = int(state.step), sharding.process_slice(mesh), session.image_size
@@ -43,7 +46,7 @@ def train(session: Session) -> None:
         draw = make_draw(session, log.timed)
         if not first:
             validate(log, -1, state.params)
-        for step in range(first, cfg.steps):
+        for step in range(first, cfg.steps if steps is None else min(cfg.steps, first + steps)):
             stage = stage_of(cfg.curriculum.stages, step)
             if step in {s.until for s in cfg.curriculum.stages}:
                 state = enter_stage(cfg, state, session.trained)
@@ -93,7 +96,13 @@ def step_metrics(drawn: Experience, redrawn: int) -> dict[str, float]:
 
 
 def main() -> None:
-    cfg = parse_config(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--dry-run", type=int, metavar="N", help="N steps of a cut model, of which nothing is kept"
+    )
+    cfg, args = parse_with_config(parser)
+    if args.dry_run is not None:
+        return dry_run(cfg, args.dry_run, train)
     with clear_errors():  # whatever is wrong with the input is found before anything compiles
         check_trackers(cfg.log)
         session = open_session(cfg)
