@@ -21,6 +21,7 @@ import pytest
 
 from dig_jax import sharding
 from dig_jax.config import Config, DataConfig, EvalConfig, MeshConfig, ModelSource
+from dig_jax.layout import Layout
 from dig_jax.model import attention, layers, qwen3vl, splash, text
 from dig_jax.model.params import model_specs, param_shapes
 from dig_jax.prompt import PromptInputs

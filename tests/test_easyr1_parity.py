@@ -10,7 +10,7 @@ import pytest
 
 from dig_jax.advantage import group_advantage
 from dig_jax.config import load_config
-from dig_jax.grpo import Answers, token_loss
+from dig_jax.loss import Answers, token_loss
 from dig_jax.objective import token_weights
 
 CFG = load_config("configs/easyr1_parity.py")

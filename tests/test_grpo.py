@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dig_jax.config import GrpoConfig, OptimConfig
-from dig_jax.grpo import Answers, TrainState, make_update, token_loss
+from dig_jax.grpo import TrainState, make_update
+from dig_jax.loss import Answers, token_loss
 from dig_jax.objective import token_weights
 from dig_jax.optim import Optimizer, make_optimizer
 from dig_jax.rollout import Rollout, make_scorer

@@ -21,6 +21,7 @@ ROWS = (
     ("0", "data.easyr1_reward data.parquet"),
     ("0b", "data.look trackers drawing findings"),
     ("1", "commandline sharding prompt optim runlog trainable advantage objective"),
+    ("1a", "loss"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
     ("1", "model.safetensors_reader model.attention model.lora"),
     ("1", "data.records data.curriculum data.visibility"),
