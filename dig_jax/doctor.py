@@ -48,7 +48,7 @@ def checks_of(cfg: Config) -> list[Check]:
         Check("memory update", checks.memory_update, memory),
         Check("run folder", folder_checks.writing),
         Check("earlier run", folder_checks.continuing),
-        Check("disk", folder_checks.disk, ("devices", "model")),
+        Check("disk", folder_checks.disk, ("model",)),
         Check("trackers", checks.trackers),
     ]
     return [Check(name, partial(find, cfg), needs) for name, find, needs in wanted]

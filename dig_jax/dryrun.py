@@ -25,6 +25,7 @@ from dig_jax.typed import require
 BLOCKS = 2  # text and vision blocks that are kept
 SHOWN = 600  # characters of an answer
 PARTS = ("format", "f1", "iou", "precision", "recall", "count_ok", "n_pred")  # come first
+UNSHOWN = ("reward", "true_positives", "empty")  # follow from the others, or stand elsewhere
 
 
 def dry_run(cfg: Config, steps: int, train: Callable[[Session, int], None]) -> None:
@@ -82,7 +83,7 @@ def answer_text(row: Mapping) -> str:
     text = row["text"]
     more = f" ... ({len(text)} characters)" if len(text) > SHOWN else ""
     names = dict.fromkeys((*PARTS, *row["scores"]))
-    parts = (f"{name} {row['scores'][name]:.3g}" for name in names if name != "reward")
+    parts = (f"{name} {row['scores'][name]:.3g}" for name in names if name not in UNSHOWN)
     group = ", ".join(f"{reward:.3g}" for reward in row["group_rewards"])
     boxes = [
         f"{_corners(box)} IoU {iou:.2f}"

@@ -8,8 +8,6 @@ import os
 import shutil
 from pathlib import Path
 
-from jax.sharding import Mesh
-
 from dig_jax import checkpoint, memory
 from dig_jax.best import FOLDER as BEST
 from dig_jax.config import Config, best_score
@@ -27,8 +25,8 @@ _ELSEWHERE = "name another folder with --run-dir"
 def writing(cfg: Config) -> Finding:
     """A file is created, written, synced, read back and deleted in the run folder."""
     if is_remote(cfg.run_dir):
-        rule = "a run appends to its files and renames them, which an object store cannot"
-        remedy = "use a local folder, or a file system that is mounted on this machine"
+        rule = "a run is written through local paths: this would be a local folder with that name"
+        remedy = "use a folder of this machine, or one of a bucket that is mounted here"
         return Finding(cfg.run_dir, rule=rule, remedy=remedy)
     folder = Path(cfg.run_dir)
     try:
@@ -42,19 +40,21 @@ def writing(cfg: Config) -> Finding:
 def write_test(folder: Path) -> None:
     """Leaves the disk as it was; raises OSError where a folder or a file cannot be made."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".doctor-{os.getpid()}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             file.write(_MESSAGE)
             file.flush()
             os.fsync(file.fileno())
         if path.read_bytes() != _MESSAGE:
             raise OSError(f"{path} holds other bytes than were written")
-    finally:
-        path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another process put something there meanwhile
-            for parent in made:
+        path.unlink()
+    finally:  # what could not be made is not there; what others put there meanwhile stays
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        for parent in made:
+            with contextlib.suppress(OSError):
                 parent.rmdir()
 
 
@@ -71,9 +71,9 @@ def continuing(cfg: Config) -> Finding:
     return Finding(f"holds a run: it goes on after step {done} of {cfg.steps}")
 
 
-def disk(cfg: Config, mesh: Mesh, found: ModelConfig) -> Finding:
+def disk(cfg: Config, found: ModelConfig) -> Finding:
     """Room for the checkpoints that are kept, the best weights and an export."""
-    state, weights = memory.state_bytes(Layout(cfg, mesh, found))
+    state, weights = memory.state_bytes(Layout(cfg, None, found))
     counts = {  # one more than is kept: the oldest goes when the newest is whole
         "checkpoints": (cfg.checkpoint.keep + 1, state),
         "best weights": (3 if best_score(cfg) else 0, weights),

@@ -5,6 +5,7 @@ XLA's own buffers come on top, which only the compiler knows.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -85,8 +86,11 @@ def cache_shape(layout: Layout, pairs: int, *tokens: int) -> jax.ShapeDtypeStruc
 
 
 def state_bytes(layout: Layout) -> tuple[int, int]:
-    """(whole state, parameters alone) over all devices: what a checkpoint holds."""
-    state = programs.state_shapes(layout)
+    """(whole state, parameters alone) over all devices: what a checkpoint holds.
+
+    The mesh of `layout` is not read and may be None.
+    """
+    state = jax.eval_shape(partial(programs.start_state, layout), layout.shapes)
     whole, params = (
         sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
         for tree in (state, state.params)

@@ -113,7 +113,7 @@ REDS = [  # settings, the row that turns red, what it says, its remedy, what is 
         "devices",
         "= 2 devices, but there are 1 (cpu)",
         "use --set mesh.fsdp=1",
-        ["memory at rest", "memory rollout", "memory update", "disk"],
+        ["memory at rest", "memory rollout", "memory update"],
     ),
     (
         ["model.source=/nowhere"],
@@ -123,7 +123,7 @@ REDS = [  # settings, the row that turns red, what it says, its remedy, what is 
         ["weights", "images", "prompt", "answers", "memory at rest", "disk"],
     ),
     (["prompt.max_tokens=9"], "prompt", "more than prompt.max_tokens=9", "shorten", ["answers"]),
-    (["run_dir=gs://bucket/run"], "run folder", "an object store cannot", "a local folder", []),
+    (["run_dir=gs://bucket/run"], "run folder", "through local paths", "mounted here", []),
 ]
 
 
