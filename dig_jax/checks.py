@@ -56,7 +56,7 @@ def computation(cfg: Config, found: ModelConfig) -> Finding:
     trained = split(shapes, trained_names(cfg, shapes))[0]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained)) / 1e6
     how = f"{found.compute_dtype}, {found.attention} attention, remat {found.remat}"
-    return Finding(f"{how}, layers {found.layers}; {count:,.1f} M parameters trained")
+    return Finding(f"{how}, {found.layers}; {count:,.1f} M parameters are trained")
 
 
 def weights(cfg: Config, found: ModelConfig) -> Finding:

@@ -81,7 +81,7 @@ def answers(cfg: Config, opened: tuple[Processor, PromptInputs], *sources: PairS
     }
     longest = {name: max(found, default=0) for name, found in lengths.items()}
     text = ", ".join(f"{name} {most}" for name, most in longest.items())
-    text = f"longest true ones: {text} tokens; rollout.max_tokens={limit}"
+    text = f"longest true: {text} tokens; rollout.max_tokens={limit}"
     over = {name: sum(n > limit for n in found) for name, found in lengths.items()}
     worst = max(over, key=over.get)
     if not over[worst]:
