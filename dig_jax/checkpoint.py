@@ -112,25 +112,27 @@ def has_params(folder: str | Path) -> bool:
     return (epath.Path(folder) / PARAMS).is_dir()
 
 
-def load_params(folder: str | Path, like: Any) -> Any:
+def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
     """What `save_params` wrote, placed and cast as `like` says; all of it or part of the tree.
+
+    cut  read the first entries of arrays that are larger than `like` says
 
     Raises ValueError naming the folder when it is damaged or is another model's.
     """
     where = epath.Path(folder).absolute() / PARAMS
     try:
-        return _read_params(where, like)
+        return _read_params(where, like, cut=cut)
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         reason = f"{type(error).__name__}: {error}"[:300]
         raise ValueError(f"{where} cannot be restored; import it again. {reason}") from error
 
 
-def _read_params(folder: Path, like: Any) -> Any:
+def _read_params(folder: Path, like: Any, *, cut: bool = False) -> Any:
     """The part of a saved {"params": tree} that `like` names, from disk straight to its places."""
     target = {"params": jax.tree.map(_abstract, like)}
     places = jax.tree.map(
         lambda leaf: ocp.ArrayRestoreArgs(
-            sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=True
+            sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=not cut
         ),
         target,
     )

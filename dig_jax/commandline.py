@@ -39,10 +39,17 @@ def parse_config(argv: list[str] | None = None, description: str | None = None) 
     A wrong field, value or rule ends the program with its message and status 2.
     """
     parser = argparse.ArgumentParser(description=description)
+    return parse_with_config(parser, argv)[0]
+
+
+def parse_with_config(
+    parser: argparse.ArgumentParser, argv: list[str] | None = None
+) -> tuple[Config, argparse.Namespace]:
+    """`parse_config` for an entry with arguments of its own, which are in the namespace."""
     add_config_arguments(parser)
     args = parser.parse_args(argv)
     try:
-        return config_from(args)
+        return config_from(args), args
     except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if error.args else error))
 

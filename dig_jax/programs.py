@@ -89,13 +89,18 @@ def rollout_shapes(layout: Layout) -> Params:
     )
 
 
+def rollout_is_a_copy(layout: Layout) -> bool:
+    """Whether what answers is a copy of the weights, not the weights themselves."""
+    plain = layout.model.compute_dtype == "float32" and not layout.model.lora
+    return layout.mesh.size > 1 or not plain
+
+
 def jit_reshard(layout: Layout) -> Callable[[Params], Params]:
     """The copy of the weights that answers, to be dropped before the update.
 
     On one device with float32 weights and no adapters these are the weights themselves.
     """
-    plain = layout.model.compute_dtype == "float32" and not layout.model.lora
-    if layout.mesh.size == 1 and plain:
+    if not rollout_is_a_copy(layout):
         return lambda params: params
     where = jax.tree.map(lambda s: s.sharding, rollout_shapes(layout))
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from dig_jax import checkpoint, images, sharding
 from dig_jax import prompt as prompts
@@ -23,6 +22,7 @@ from dig_jax.model.params import (
     LoraShape,
     ModelConfig,
     Params,
+    first_blocks,
     model_specs,
     param_shapes,
     placed_shapes,
@@ -41,6 +41,7 @@ class Session(Layout):
     image_size: images.Size  # at which the records' images reach the model
     decoding: Decoding  # of evaluation; training samples as cfg.rollout says
     modes: dict[str, Decoding]  # of each of a validation's eval.modes
+    cut: bool = False  # the model has only the first blocks of its checkpoint
 
     def prompt_rows(self, pairs: int) -> prompts.PromptInputs:
         """The prompt repeated for a batch, spread over the mesh like the pairs."""
@@ -51,23 +52,53 @@ class Session(Layout):
         return prompts.decode_answers(self.processor, tokens, lengths, stops=stops)
 
 
-def open_session(cfg: Config, *, source: str | None = None) -> Session:
+def open_session(cfg: Config, *, source: str | None = None, blocks: int | None = None) -> Session:
     """Check and bind everything static.
 
     source  checkpoint folder to use instead of cfg.model.source
+    blocks  keep only so many text and vision blocks, the first ones; None = all
 
     Raises FileNotFoundError or ValueError naming the field or file.
     """
     source = source or cfg.model.source
     find_function(cfg.reward)
     mesh = sharding.make_mesh(cfg.mesh)
-    model = with_adapters(cfg, _computed_as(cfg, hf.read_model_config(source), mesh))
-    trained_names(cfg, param_shapes(model_specs(model)))
+    model = open_model(cfg, source, mesh.devices.flat[0].platform, blocks=blocks)
     local = str(local_companions(source))
     size = image_size(cfg.data, local, model)
-    decoding, modes = _decoding(cfg, local), _modes(cfg, local)
+    decoding, modes = open_decoding(cfg, local)
     check_data(cfg, size)
-    processor = prompts.load_processor(local)
+    processor, prompt = open_prompt(cfg, source, model, size)
+    if size != (cfg.data.image_height, cfg.data.image_width) and jax.process_index() == 0:
+        print(f"images: resized to {size[1]}x{size[0]} px, as {source} wants them", flush=True)
+    cut = blocks is not None
+    return Session(cfg, mesh, model, processor, prompt, size, decoding, modes, cut)
+
+
+def open_model(
+    cfg: Config, source: str, platform: str, *, blocks: int | None = None
+) -> ModelConfig:
+    """The model of a checkpoint folder with its adapters, and how it is computed on a platform.
+
+    blocks  as in `open_session`
+    """
+    whole = hf.read_model_config(source)
+    model = _computed_as(cfg, whole if blocks is None else first_blocks(whole, blocks), platform)
+    model = with_adapters(cfg, model)
+    trained_names(cfg, param_shapes(model_specs(model)))
+    return model
+
+
+def open_decoding(cfg: Config, local: str) -> tuple[Decoding, dict[str, Decoding]]:
+    """How evaluation chooses tokens, and each mode of a validation; `local` a local folder."""
+    return _decoding(cfg, local), _modes(cfg, local)
+
+
+def open_prompt(
+    cfg: Config, source: str, model: ModelConfig, size: images.Size
+) -> tuple[prompts.Processor, prompts.PromptInputs]:
+    """The processor of a checkpoint folder, and the one prompt that all pairs share."""
+    processor = prompts.load_processor(str(local_companions(source)))
     _check_stops(processor, model, source)
     prompt = prompts.make_prompt(
         cfg.prompt,
@@ -78,9 +109,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
         answer=cfg.rollout.max_tokens,
     )
     _check_thought(cfg, prompts.opens_thought(processor, prompt), source)
-    if size != (cfg.data.image_height, cfg.data.image_width) and jax.process_index() == 0:
-        print(f"images: resized to {size[1]}x{size[0]} px, as {source} wants them", flush=True)
-    return Session(cfg, mesh, model, processor, prompt, size, decoding, modes)
+    return processor, prompt
 
 
 def image_rules(source: str, model: ModelConfig, **limits: int) -> images.ImageRules:
@@ -154,11 +183,11 @@ def _check_thought(cfg: Config, opened: bool, source: str) -> None:
         )
 
 
-def _computed_as(cfg: Config, model: ModelConfig, mesh: Mesh) -> ModelConfig:
-    """The model with how to compute it on these devices."""
+def _computed_as(cfg: Config, model: ModelConfig, platform: str) -> ModelConfig:
+    """The model with how to compute it there."""
     chosen = attention.choose(
         cfg.model.attention,
-        platform=mesh.devices.flat[0].platform,
+        platform=platform,
         dtype=cfg.model.compute_dtype,
         head_dims=(model.text.head_dim, model.vision.head_dim),
     )
@@ -188,18 +217,20 @@ def load_weights(session: Session, source: str | None = None) -> Params:
     """
     model, where = replace(session.model, lora=None), session.shardings
     base = {name: tree for name, tree in where.items() if name != "lora"}
-    params = read_weights(source or session.cfg.model.source, model, base)
+    params = read_weights(source or session.cfg.model.source, model, base, cut=session.cut)
     if not session.model.lora:
         return params
     add = partial(lora.add_fresh, config=session.model, key=jax.random.key(session.cfg.seed))
     return jax.jit(add, out_shardings=where, donate_argnums=0)(params)
 
 
-def read_weights(source: str, model: ModelConfig, shardings: dict) -> Params:
+def read_weights(source: str, model: ModelConfig, shardings: dict, *, cut: bool = False) -> Params:
     """A checkpoint folder's weights f32, each placed as it arrives.
+
+    cut  the model has only the first blocks of the folder's: no others are read
 
     A folder made by `convert import` is read by Orbax: every process reads its shards alone.
     """
     if checkpoint.has_params(source):
-        return checkpoint.load_params(source, placed_shapes(model, shardings))
-    return hf.load_params(source, model, shardings=shardings, progress=progress)
+        return checkpoint.load_params(source, placed_shapes(model, shardings), cut=cut)
+    return hf.load_params(source, model, shardings=shardings, cut=cut, progress=progress)

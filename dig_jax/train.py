@@ -3,20 +3,23 @@
     python -m dig_jax.train --config configs/tiny_cpu.py [--set optim.rate=1e-4] [--run-dir D]
 
 The same command continues a run that was stopped: from its last checkpoint, bit for bit. Started
-once per process of a pod or a cluster, it is one run of all of them (`distributed`).
+once per process of a pod or a cluster, it is one run of all of them (`distributed`). With
+--dry-run N it only tries out whether it would start (`dryrun`).
 """
 
+import argparse
 from functools import partial
 
 import jax
 import numpy as np
 
 from dig_jax import checkpoint, programs, sharding
-from dig_jax.commandline import clear_errors, parse_config
+from dig_jax.commandline import clear_errors, parse_with_config
 from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
 from dig_jax.data.pipeline import spare_pairs, train_pairs
 from dig_jax.distributed import joined
+from dig_jax.dryrun import dry_run
 from dig_jax.experience import Experience, make_draw
 from dig_jax.grpo import TrainState, enter_stage
 from dig_jax.guard import stop_if_not_finite
@@ -30,8 +33,8 @@ from dig_jax.validation import make_validation
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
 
 
-def train(session: Session) -> None:
-    """Run cfg.steps rollout batches, or what is left of them."""
+def train(session: Session, steps: int | None = None) -> None:
+    """Run cfg.steps rollout batches, or what is left of them; of these `steps` at most."""
     cfg, mesh = session.cfg, session.mesh
     state = restore_or_start(session)
     first, shares, size = int(state.step), sharding.process_shares(mesh), session.image_size
@@ -46,7 +49,8 @@ def train(session: Session) -> None:
         draw = make_draw(session, log.timed)
         if not first:
             validate(log, -1, state.params)
-        for step in range(first, cfg.steps):
+        last = cfg.steps if steps is None else min(cfg.steps, first + steps)
+        for step in range(first, last):
             if notice.given(step):
                 if step:
                     checkpoint.save(cfg, step, state)
@@ -100,8 +104,14 @@ def step_metrics(drawn: Experience, redrawn: int) -> dict[str, float]:
 
 
 def main() -> None:
-    cfg = parse_config(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--dry-run", type=int, metavar="N", help="N steps of a cut model, of which nothing is kept"
+    )
+    cfg, args = parse_with_config(parser)
     with joined():
+        if args.dry_run is not None:
+            return dry_run(cfg, args.dry_run, train)
         with clear_errors():  # whatever is wrong with the input is found before anything compiles
             check_trackers(cfg.log)
             session = open_session(cfg)

@@ -32,6 +32,7 @@ from dig_jax.config import (
 )
 from dig_jax.data import records
 from dig_jax.model import hf
+from dig_jax.model.params import ModelConfig
 from dig_jax.runlog import comparable, read_rows
 
 WIDTH, HEIGHT, STEPS = 48, 32, 5
@@ -56,12 +57,14 @@ def write_split(root, name: str, pairs: int, differences: int) -> None:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
+    return micro_config(tmp_path_factory.mktemp("train"), small_base())
+
+
+def micro_config(root: Path, model: ModelConfig) -> Config:
     """Two stages, KL, two minibatches of two slices: every branch of the update."""
-    root = tmp_path_factory.mktemp("train")
     splits = (("single", 1), ("dual", 2), ("heldout", 1), ("novel", 2), ("same", 0))
     for name, differences in splits:
         write_split(root / "data", name, 8, differences)
-    model = small_base()
     params = make_tiny(jax.random.key(0), model)
     hf.save_hf(root / "model", params, model, source_folder=ASSETS)
     return Config(

@@ -118,10 +118,17 @@ class PairSource:
         boxes = unit_from_px(boxes_px, self._cfg.image_width, self._cfg.image_height)
         return Row(images, boxes, _kind_codes(kinds), index, self._bucket)
 
-    def box_count(self, index: int) -> int:
-        """True boxes of a pair, without decoding its pictures."""
+    def true_boxes(self, index: int) -> np.ndarray:
+        """f32[n, 4] of a pair, unit frame, without decoding its pictures."""
         with self._named(index):
-            return len(records.decode_meta(self._bytes[index])["differences"])
+            found = records.decode_meta(self._bytes[index])["differences"]
+            boxes_px = np.array([one["box"] for one in found], np.float32).reshape(-1, 4)
+        return unit_from_px(boxes_px, self._cfg.image_width, self._cfg.image_height)
+
+    def picture_hashes(self, index: int) -> set[bytes]:
+        """Of both pictures as they are stored: equal for equal pictures of one encoder."""
+        with self._named(index):
+            return records.picture_hashes(self._bytes[index])
 
     def _pair(self, index: int) -> records.Pair:
         """A record as it is on disk, without masks."""
@@ -182,16 +189,33 @@ def check_data(cfg: Config, size: Size | None = None) -> dict[str, int]:
     folder, a broken shard, a wrong image size, too few pairs).
     """
     cache = cfg.data.cache if size else "none"
-    sizes = {name: len(PairSource(cfg.data, name, size, cache=cache)) for name in _drawn(cfg)}
+    sizes = {name: len(PairSource(cfg.data, name, size, cache=cache)) for name in drawn_splits(cfg)}
     index_table(cfg, sizes)
-    held_out = PairSource(cfg.data, cfg.data.eval_split)
-    _check_enough(cfg, cfg.data.eval_split, held_out)
-    sizes[cfg.data.eval_split] = len(held_out)
-    if cfg.eval.every:
-        beside = dict.fromkeys((*cfg.eval.splits, *filter(None, [cfg.eval.controls])))
-        sizes |= {name: len(PairSource(cfg.data, name)) for name in beside}
-        _check_controls(cfg)
+    for name in scored_splits(cfg):
+        source = PairSource(cfg.data, name)
+        check_scored(cfg, name, source)
+        sizes[name] = len(source)
     return sizes
+
+
+def drawn_splits(cfg: Config) -> list[str]:
+    """Buckets that some stage draws from."""
+    stages = cfg.curriculum.stages
+    return [b for b in cfg.data.buckets if any(stage.weights.get(b, 0) > 0 for stage in stages)]
+
+
+def scored_splits(cfg: Config) -> list[str]:
+    """data.eval_split, and those beside it that the run validates on."""
+    beside = (*cfg.eval.splits, *filter(None, [cfg.eval.controls])) if cfg.eval.every else ()
+    return list(dict.fromkeys((cfg.data.eval_split, *beside)))
+
+
+def check_scored(cfg: Config, split: str, source: PairSource) -> None:
+    """Raises ValueError where one of `scored_splits` is too small, or a control has a box."""
+    if split == cfg.data.eval_split:
+        _check_enough(cfg, split, source)
+    if split == cfg.eval.controls and cfg.eval.every:
+        _check_controls(cfg, source)
 
 
 def train_pairs(
@@ -243,7 +267,9 @@ def _open_batches(
             f"pairs_per_step={cfg.pairs_per_step} is not a multiple of {shares[1]} shares "
             f"(mesh.fsdp); use one, so that every share holds as many pairs"
         )
-    opened = {name: PairSource(cfg.data, name, size, cache=cfg.data.cache) for name in _drawn(cfg)}
+    opened = {
+        name: PairSource(cfg.data, name, size, cache=cfg.data.cache) for name in drawn_splits(cfg)
+    }
     table = index_table(cfg, {name: len(source) for name, source in opened.items()})
     mine = Curriculum(_rows_of(table, cfg, first_step, shares))
     # A bucket that is never drawn needs no files, but Grain wants a data set in its place.
@@ -362,12 +388,6 @@ def _padded(kind: np.ndarray, max_boxes: int) -> np.ndarray:
     return np.pad(kind, (0, max_boxes - len(kind)), constant_values=-1)
 
 
-def _drawn(cfg: Config) -> list[str]:
-    """Buckets that some stage draws from."""
-    stages = cfg.curriculum.stages
-    return [b for b in cfg.data.buckets if any(stage.weights.get(b, 0) > 0 for stage in stages)]
-
-
 def _rows_per_batch(cfg: Config, shares: Shares) -> int:
     """Pairs of a global batch that one process loads."""
     return cfg.pairs_per_step // shares[1] * len(shares[0])
@@ -388,12 +408,11 @@ def _check_enough(cfg: Config, split: str, source: PairSource) -> None:
         )
 
 
-def _check_controls(cfg: Config) -> None:
+def _check_controls(cfg: Config, source: PairSource) -> None:
     """The right answer to a control is an empty list."""
     name = cfg.eval.controls
-    source = PairSource(cfg.data, name) if name else ()
     for index in range(min(cfg.eval.pairs, len(source))):
-        boxes = source.box_count(index)
+        boxes = len(source.true_boxes(index))
         if boxes:
             raise ValueError(
                 f"eval.controls={name!r}, but pair {index} of {Path(cfg.data.root) / name} has "

@@ -111,6 +111,19 @@ def pixel_hashes(pair: Pair) -> dict[str, str]:
     }
 
 
+def picture_hashes(record: bytes) -> set[bytes]:
+    """sha256 of the stored bytes of both pictures, without decoding them.
+
+    Equal pictures have equal hashes where one encoder stored them (`encode` does: they differ
+    between versions of its library at most).
+    """
+    try:
+        fields = unpack(record)
+        return {hashlib.sha256(fields[name]).digest() for name in _IMAGES[:2]}
+    except Exception as error:
+        raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
+
+
 def shard_name(index: int, count: int) -> str:
     return f"pairs-{index:05d}-of-{count:05d}.arrayrecord"
 

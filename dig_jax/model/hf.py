@@ -45,6 +45,7 @@ def load_params(
     *,
     shardings: dict | None = None,
     dtype: str = "float32",
+    cut: bool = False,
     progress: Progress | None = None,
 ) -> Params:
     """Parameters of a checkpoint folder in our layout, whatever the file's dtype.
@@ -52,13 +53,14 @@ def load_params(
     folder     a path or a gs:// address
     shardings  a jax Sharding per parameter; None leaves all of them on the default device
     dtype      of the arrays; training wants float32
+    cut        `config` has only the first blocks of the folder's model: no others are read
     progress   wraps the list of tensors to show how far it is
 
     All keys and shapes are checked before anything is placed. An unknown, missing, duplicate or
     misshaped key raises, as does a tied checkpoint whose head differs from its embedding. The
     host holds one tensor of the file and one device's part of it; casts are the devices' work.
     """
-    made = each_param(folder, config, shardings=shardings, dtype=dtype, progress=progress)
+    made = each_param(folder, config, shardings=shardings, dtype=dtype, cut=cut, progress=progress)
     tree = jax.tree.structure(model_specs(config), is_leaf=is_spec)
     return jax.tree.unflatten(tree, [array for _, array in made])
 
@@ -69,12 +71,14 @@ def each_param(
     *,
     shardings: dict | None = None,
     dtype: str = "float32",
+    cut: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, jax.Array]]:
     """("blocks/wq", array) of every parameter in the table's order; `load_params`, one by one."""
     folder, specs = open_folder(folder), model_specs(config)
     found = hf_files.find_weights(folder)
-    hf_files.check_weights(folder, found, specs, tied=config.text.tied)
+    in_files = model_specs(read_model_config(folder)) if cut else specs
+    hf_files.check_weights(folder, found, in_files, tied=config.text.tied)
     rows = list(named_specs(specs))
     tree = jax.tree.structure(specs, is_leaf=is_spec)
     targets = [None] * len(rows) if shardings is None else tree.flatten_up_to(shardings)

@@ -4,6 +4,7 @@ Each `Spec` row holds shape, logical axes, initialiser, Hugging Face key and rev
 Initialisation, sharding, import and export are all derived from the same rows.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -130,6 +131,21 @@ class ModelConfig:
                 f"{self.vision.patch}*{self.vision.merge} = {cell}; choose a width and a height "
                 f"that {cell} divides"
             )
+
+
+def first_blocks(c: ModelConfig, count: int) -> ModelConfig:
+    """The model without all but its first text and vision blocks, for trying a run out.
+
+    It keeps as many deepstack taps, with their mergers, as there are blocks left to feed and to
+    tap; where those lie beyond the last block, they tap the last ones. A smaller model stays.
+    """
+    layers, depth = min(count, c.text.layers), min(count, c.vision.depth)
+    taps = c.vision.deepstack[: min(layers, depth)]
+    if taps and taps[-1] >= depth:
+        taps = tuple(range(depth - len(taps), depth))
+    text = dataclasses.replace(c.text, layers=layers)
+    vision = dataclasses.replace(c.vision, depth=depth, deepstack=taps)
+    return dataclasses.replace(c, text=text, vision=vision)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""Is this run fit to start? Every check in one table, before anything is compiled or paid for.
+
+    python -m dig_jax.doctor --config configs/tiny_cpu.py [--set A.B=C] [--run-dir D]
+
+All checks run, whatever some of them find; only those that need a failed one are skipped. The
+exit status is 0 where nothing is red, else 1.
+"""
+
+import argparse
+import sys
+from functools import partial
+
+import jax
+
+from dig_jax import checks, data_checks, folder_checks
+from dig_jax.commandline import parse_with_config
+from dig_jax.config import Config
+from dig_jax.data.pipeline import drawn_splits, scored_splits
+from dig_jax.distributed import joined
+from dig_jax.findings import Check, in_colour, run_checks, table
+
+
+def checks_of(cfg: Config) -> list[Check]:
+    """All of them, each after those that it needs."""
+    drawn = tuple(f"data {name}" for name in drawn_splits(cfg))
+    compared = (*drawn, *(f"data {name}" for name in data_checks.compared_splits(cfg)))
+    memory = ("devices", "model", "prompt", "memory at rest")
+    wanted = [
+        Check("program", checks.program),
+        Check("devices", checks.devices),
+        Check("model", checks.model),
+        Check("computation", checks.computation, ("model",)),
+        Check("weights", checks.weights, ("model",)),
+        Check("images", checks.images, ("model",)),
+        Check("prompt", checks.prompt, ("model", "images")),
+        Check("template", checks.template, ("prompt",)),
+        Check("stop tokens", checks.stops, ("model", "prompt")),
+        Check("decoding", checks.decoding),
+        *(
+            Check(f"data {name}", partial(data_checks.split, name=name))
+            for name in (*drawn_splits(cfg), *scored_splits(cfg))
+        ),
+        Check("curriculum", data_checks.curriculum, drawn),
+        Check("disjoint", data_checks.disjoint, compared),
+        Check("answers", data_checks.answers, ("prompt", *drawn)),
+        Check("reward", data_checks.reward, drawn),
+        Check("memory at rest", checks.memory_at_rest, ("devices", "model")),
+        Check("memory rollout", checks.memory_rollout, memory),
+        Check("memory update", checks.memory_update, memory),
+        Check("run folder", folder_checks.writing),
+        Check("earlier run", folder_checks.continuing),
+        Check("disk", folder_checks.disk, ("model",)),
+        Check("trackers", checks.trackers),
+    ]
+    return [Check(name, partial(find, cfg), needs) for name, find, needs in wanted]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    cfg, args = parse_with_config(parser, argv)
+    with joined():
+        rows = run_checks(checks_of(cfg))
+        if jax.process_index() == 0:
+            print(f"config  {args.config}\nrun     {cfg.run_dir}\n")
+            print(table(rows, colour=in_colour(sys.stdout)))
+    return 1 if any(row.state == "red" for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What can be known of a run's folder before it starts: writable, whose, and roomy enough.
+
+Functions as in `checks`: the configuration and what other checks have found in, a `Finding` out.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from dig_jax import checkpoint, memory
+from dig_jax.best import FOLDER as BEST
+from dig_jax.config import Config, best_score
+from dig_jax.findings import Finding
+from dig_jax.layout import Layout
+from dig_jax.memory import bytes_text
+from dig_jax.model.hf_files import is_remote
+from dig_jax.model.params import ModelConfig
+from dig_jax.runlog import METRICS
+
+_MESSAGE = b"dig_jax.doctor was here\n"
+_ELSEWHERE = "name another folder with --run-dir"
+
+
+def writing(cfg: Config) -> Finding:
+    """A file is created, written, synced, read back and deleted in the run folder."""
+    if is_remote(cfg.run_dir):
+        rule = "a run is written through local paths: this would be a local folder with that name"
+        remedy = "use a folder of this machine, or one of a bucket that is mounted here"
+        return Finding(cfg.run_dir, rule=rule, remedy=remedy)
+    folder = Path(cfg.run_dir)
+    try:
+        write_test(folder)
+    except OSError as error:
+        rule = f"cannot be written ({error})"
+        return Finding(str(folder), rule=rule, remedy=f"make it writable, or {_ELSEWHERE}")
+    return Finding(f"{folder}: a file was written, synced, read back and deleted")
+
+
+def write_test(folder: Path) -> None:
+    """Leaves the disk as it was; raises OSError where a folder or a file cannot be made."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    path = folder / f".doctor-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(_MESSAGE)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.read_bytes() != _MESSAGE:
+            raise OSError(f"{path} holds other bytes than were written")
+        path.unlink()
+    finally:  # what could not be made is not there; what others put there meanwhile stays
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def continuing(cfg: Config) -> Finding:
+    """Whether there is a run already, and whether this configuration may go on with it."""
+    done = checkpoint.latest_step(cfg.run_dir)
+    if done is None:
+        if (Path(cfg.run_dir) / METRICS).is_file():
+            return Finding("has rows of a run without checkpoint: the run begins anew")
+        return Finding("no run yet: a new one begins")
+    checkpoint.check_config(cfg, done)
+    if done >= cfg.steps:
+        return Finding(f"holds the finished run of {done} steps: nothing is left to do")
+    return Finding(f"holds a run: it goes on after step {done} of {cfg.steps}")
+
+
+def disk(cfg: Config, found: ModelConfig) -> Finding:
+    """Room for the checkpoints that are kept, the best weights and an export."""
+    state, weights = memory.state_bytes(Layout(cfg, None, found))
+    counts = {  # one more than is kept: the oldest goes when the newest is whole
+        "checkpoints": (cfg.checkpoint.keep + 1, state),
+        "best weights": (3 if best_score(cfg) else 0, weights),
+        "export": (1, weights),
+    }
+    folder = Path(cfg.run_dir).resolve()
+    there = sum(_size(folder / name) for name in ("checkpoints", BEST))
+    need = max(0, sum(count * size for count, size in counts.values()) - there)
+    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.is_dir())).free
+    parts = ", ".join(f"{n} {name} of {bytes_text(s)}" for name, (n, s) in counts.items() if n)
+    text = f"{bytes_text(free)} free, {bytes_text(need)} needed: {parts}"
+    if need <= free:
+        return Finding(text)
+    rule = "a checkpoint that finds no room stops the run"
+    return Finding(text, rule=rule, remedy=f"free some, lower checkpoint.keep, or {_ELSEWHERE}")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
