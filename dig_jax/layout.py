@@ -39,8 +39,8 @@ class Layout:
 
     @property
     def rollout_model(self) -> ModelConfig:
-        """The model that answers: adapters are in its weights."""
-        return replace(self.model, lora=None)
+        """The model that answers: adapters are in its weights, which stay where they are."""
+        return replace(self.model, lora=None, split="heads")
 
     @property
     def tower_frozen(self) -> bool:

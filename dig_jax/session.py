@@ -61,7 +61,7 @@ def open_session(cfg: Config, *, source: str | None = None) -> Session:
     source = source or cfg.model.source
     find_function(cfg.reward)
     mesh = sharding.make_mesh(cfg.mesh)
-    model = with_adapters(cfg, _computed_as(cfg, hf.read_model_config(source), mesh))
+    model = with_adapters(cfg, computed_as(cfg, hf.read_model_config(source), mesh))
     trained_names(cfg, param_shapes(model_specs(model)))
     local = str(local_companions(source))
     size = image_size(cfg.data, local, model)
@@ -154,7 +154,7 @@ def _check_thought(cfg: Config, opened: bool, source: str) -> None:
         )
 
 
-def _computed_as(cfg: Config, model: ModelConfig, mesh: Mesh) -> ModelConfig:
+def computed_as(cfg: Config, model: ModelConfig, mesh: Mesh) -> ModelConfig:
     """The model with how to compute it on these devices."""
     chosen = attention.choose(
         cfg.model.attention,
