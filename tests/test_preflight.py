@@ -89,7 +89,7 @@ def test_an_unknown_slice_lists_the_nearest():
 @pytest.mark.parametrize(
     ("mesh", "pairs", "told"),
     [
-        ((1, 64), 64, r"heads=32 is not divisible .* --set mesh.fsdp=2 --set mesh.tensor=32"),
+        ((1, 64), 64, r"heads=32 is not divisible .* --set mesh.fsdp=4 --set mesh.tensor=16"),
         ((4, 8), 64, r"32 devices, but the slice has 64; .*mesh.fsdp=8 --set mesh.tensor=8"),
         ((8, 8), 48, r"64 devices do not divide the 48 pairs .*; no mesh of 64 devices works"),
     ],

@@ -139,7 +139,9 @@ def _lines(name: str, computations: dict) -> Iterable[str]:
 def _trips(condition: str, computations: dict) -> int:
     """The bound that a loop's condition compares with; 0 where there is none."""
     lines = computations.get(condition, ((), False))[0]
-    bounds = [int(n) for line in lines for n in re.findall(r"s32\[\]\S* constant\((\d+)\)", line)]
+    bounds = [
+        int(n) for line in lines for n in re.findall(r"[su]32\[\]\S* constant\((\d+)\)", line)
+    ]
     return max(bounds, default=0)
 
 

@@ -61,7 +61,8 @@ def changes(result: Result, cfg: Config) -> list[str]:
     }
     if result.phase == "sample":
         options = {f"pairs_per_step={devices}": cfg.pairs_per_step > devices} | options
-        options |= {f"mesh.tensor={2 * cfg.mesh.tensor}, fsdp half": cfg.mesh.fsdp % 2 == 0}
+        wider = f"mesh.tensor={2 * cfg.mesh.tensor} --set mesh.fsdp={cfg.mesh.fsdp // 2}"
+        options |= {wider: cfg.mesh.fsdp % 2 == 0}
     if result.phase == "update":
         options = {
             "model.remat=full": cfg.model.remat != "full",
