@@ -25,7 +25,7 @@ from dig_jax.model.sizes import released
 from dig_jax.session import with_adapters
 from tpu import gpu_target, slices
 from tpu.compile_phase import MARK, Request, Result
-from tpu.phases import NAMES
+from tpu.phases import NAMES, PromptShape
 from tpu.prompt_shape import prompt_shape
 from tpu.table import HEADING, explain, fits, row
 
@@ -70,24 +70,17 @@ def model_of(cfg: Config, size: str) -> ModelConfig:
     return with_adapters(cfg, model)
 
 
-def compile_all(args, cfg: Config, on: slices.Slice, names: list[str], show) -> list[Result]:
-    """One Result per phase, each from a process of its own."""
-    shape = prompt_shape(cfg, args.model)
-    found = []
-    for name in names:
-        keep = os.path.join(args.keep, f"{on.name}_{name}.txt") if args.keep else ""
-        request = Request(on.name, name, args.model.lower(), to_json(cfg), shape.tokens,
-                          shape.image, keep)  # fmt: skip
-        found.append(run_compile(request, fast=args.fast))
-        show(found[-1])
-    return found
+def request_of(args, cfg: Config, on: slices.Slice, phase: str, shape: PromptShape) -> Request:
+    keep = os.path.join(args.keep, f"{on.name}_{phase}.txt") if args.keep else ""
+    size = args.model.lower()
+    return Request(on.name, phase, size, to_json(cfg), shape.tokens, shape.image, keep)
 
 
 def run_compile(request: Request, *, fast: bool) -> Result:
     """`compile_phase` in a child; what ends the child is the result's problem."""
     # JAX's own backend stays the CPU; libtpu is neither to look for a pod nor to lock itself
     extra = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    extra |= {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    extra |= {"TF_CPP_MIN_LOG_LEVEL": "1"}  # warnings are counted
     if fast:
         extra["JAX_OPTIMIZATION_LEVEL"] = "O0"
     if slices.find(request.slice).gpu:
@@ -115,26 +108,25 @@ def main(argv: list[str] | None = None) -> int:
     with clear_errors():
         on = slices.find(args.slice)
         cfg, changes = fit_config(config_from(args), on, args.settings)
-        model = (
-            released(args.model.lower()) if args.model else hf.read_model_config(cfg.model.source)
-        )
+        model, shape = model_of(cfg, args.model), prompt_shape(cfg, args.model)
         pairs = cfg.pairs_per_step // (cfg.grpo.minibatches * cfg.grpo.accumulate)
         slices.check_mesh(on, (cfg.mesh.fsdp, cfg.mesh.tensor), model, pairs)
         check_compiler(on)
-    layout = Layout(cfg, mesh=None, model=model)
-    names = [
-        n for n in NAMES if n in (args.phase or NAMES) and (layout.tower_frozen or n != "view")
-    ]
-    source, shape = args.model or cfg.model.source, (cfg.mesh.fsdp, cfg.mesh.tensor)
-    print(f"{source} on {on.name}: {on.devices} devices, mesh {shape[0]} x {shape[1]}")
+    seen = Layout(cfg, mesh=None, model=model).tower_frozen
+    names = [n for n in NAMES if n in (args.phase or NAMES) and (seen or n != "view")]
+    mesh = f"mesh {cfg.mesh.fsdp} x {cfg.mesh.tensor}, {cfg.pairs_per_step} pairs a step"
+    print(f"{args.model or cfg.model.source} on {on.name}: {on.devices} devices, {mesh}")
     if changes:
         print("train with", " ".join(f"--set {change}" for change in changes))
     print(HEADING, flush=True)
-    results = compile_all(args, cfg, on, names, lambda r: print(row(r, on), flush=True))
-    for result in results:
-        if not fits(result, on):
-            print(explain(result, cfg))
-    return 0 if all(fits(result, on) for result in results) else 1
+    results = []
+    for name in names:
+        results.append(run_compile(request_of(args, cfg, on, name, shape), fast=args.fast))
+        print(row(results[-1], on), flush=True)
+    over = [result for result in results if not fits(result, on)]
+    for result in over:
+        print(explain(result, cfg))
+    return 1 if over else 0
 
 
 def check_compiler(on: slices.Slice) -> None:
