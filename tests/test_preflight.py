@@ -47,11 +47,24 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
+class QuickLayout(Layout):
+    """With LLVM's optimiser off."""
+
+    split = "heads"
+
+    @property
+    def rollout_model(self):
+        return replace(super().rollout_model, split=self.split)
+
+    def jit(self, function, **options):
+        return fakes.quick_jit(self.traced(function), **options)
+
+
 @functools.cache
-def layout(kind: str = "xla") -> Layout:
+def layout(kind: str = "xla") -> QuickLayout:
     """The micro model on 2 x 4 of the virtual devices."""
     model = replace(fakes.CONFIG, compute_dtype="bfloat16", remat="full", attention=kind)
-    return Layout(CONFIG, sharding.make_mesh(CONFIG.mesh), model)
+    return QuickLayout(CONFIG, sharding.make_mesh(CONFIG.mesh), model)
 
 
 def held(tree) -> int:
@@ -116,7 +129,7 @@ def test_resident_bytes_are_those_of_placed_arrays():
     on = layout()
     params = jax.device_put(fakes.make_tiny(jax.random.key(0)), on.shardings)
     start = functools.partial(programs.start_state, on)
-    state = jax.jit(start, out_shardings=programs.state_shardings(on))(params)
+    state = on.jit(start, out_shardings=programs.state_shardings(on))(params)
     assert bytes_per_device(programs.state_shapes(on)) == held(state)
     weights = programs.jit_reshard(on)(params)
     assert bytes_per_device(programs.rollout_shapes(on)) == held(weights)
@@ -177,6 +190,34 @@ def test_programs_lower_for_tpus_without_one(name):
     lowered = phase.program.trace(*phase.given).lower(lowering_platforms=("tpu",)).as_text()
     assert "tpu_custom_call" in lowered
     assert "sharding_constraint" in lowered or "@Sharding" in lowered
+
+
+class Unplaced(QuickLayout):
+    """Answering with the update's hints."""
+
+    split = "pairs"
+
+
+def travelling(kind: type[QuickLayout]) -> list[str]:
+    """Shapes that move between devices in the layers of one decoding step, on 2 x 4 devices."""
+    plain = replace(CONFIG, model=ModelSource())
+    on = kind(plain, sharding.make_mesh(CONFIG.mesh), fakes.CONFIG)
+    phase = phases(on, SHAPE)["sample"]
+    bodies = hlo_report.read(phase.program.lower(*phase.given).compile().as_text())
+    parents = {body.name: body.parent for body in bodies}
+    layers = [b for b in bodies if parents.get(b.parent) and b.trips == fakes.CONFIG.text.layers]
+    assert len(layers) == 1, parents
+    return [f"{value.op} {value.shape}" for value in layers[0].collectives]
+
+
+def test_decoding_a_token_moves_no_weights_and_no_heads():
+    """4 pairs x 2 answers of width 32 on a row of the mesh, summed twice a layer."""
+    assert travelling(QuickLayout) == ["all-reduce f32[4,2,1,32]"] * 2
+
+
+def test_hints_of_the_update_would_gather_weights_for_every_token():
+    """The ablation: `wo` [8, 8, 32] and `wv` [32, 4, 8] travel whole."""
+    assert "all-gather f32[8,8,32]" in travelling(Unplaced)
 
 
 @needs_libtpu
