@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from dig_jax import checkpoint
+from dig_jax import checkpoint, distributed
 from dig_jax.config import Config, best_score, to_json
 from dig_jax.runlog import write_whole
 
@@ -50,7 +50,8 @@ class BestKeeper:
         if not self._metric:
             return False
         value = float(scores[self._metric])
-        if self._value is not None and value <= self._value:
+        # process 0 has kept the others and deletes them: what it has seen there counts
+        if not distributed.first_says(self._value is None or value > self._value):
             return False
         folder = _root(self._cfg.run_dir) / str(step)
         checkpoint.save_params(folder, params)

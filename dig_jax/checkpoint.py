@@ -16,8 +16,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dig_jax import typed
-from dig_jax.config import Config, Stage, from_json
+from dig_jax import distributed, typed
+from dig_jax.config import Config, Stage, config_hash, from_json
 
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
 
@@ -54,7 +54,7 @@ def save(cfg: Config, step: int, state: Any) -> None:
     as it is.
     """
     with jax.transfer_guard("allow"), _open(cfg.run_dir, keep=cfg.checkpoint.keep) as manager:
-        if step in manager.all_steps():
+        if distributed.first_says(step in manager.all_steps()):
             return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(typed.to_plain(cfg))
@@ -156,6 +156,20 @@ def saved_steps(run_dir: str | Path) -> list[int]:
 def saved_config(run_dir: str | Path, step: int | None = None) -> Config:
     """The configuration stored with a checkpoint, the newest unless `step` is given."""
     return from_json(_config_text(run_dir, _existing(run_dir, step)))
+
+
+def check_start(cfg: Config) -> None:
+    """Raises ValueError where a run cannot start or go on in its folder as `cfg` says.
+
+    Every process calls it: all must have one configuration, see one folder, and find there one
+    newest checkpoint, from which `cfg` differs in nothing that matters (`check_config`).
+    """
+    distributed.check_same("configuration", config_hash(cfg))
+    distributed.check_shared(cfg.run_dir)
+    done = latest_step(cfg.run_dir)
+    distributed.check_same(f"newest checkpoint in {cfg.run_dir}", done)
+    if done is not None:
+        check_config(cfg, done)
 
 
 def check_config(cfg: Config, step: int) -> None:

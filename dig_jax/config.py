@@ -43,6 +43,12 @@ class ModelSource:
         typed.check_fields(self, "model")
 
 
+def _check_local(where: str, folder: str) -> None:
+    """A path takes gs://BUCKET for a folder named "gs:" and would be made here."""
+    rule, remedy = "is an address", "name a folder of this machine; see tpu/README.md for a bucket"
+    require("://" not in folder, where, folder, rule, remedy)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     root: str = "data/tiny"  # folder with one sub-folder of shards per bucket and eval split
@@ -65,6 +71,7 @@ class DataConfig:
 
     def __post_init__(self):
         typed.check_fields(self, "data")
+        _check_local("data.root", self.root)
         least = {"image_width": 1, "image_height": 1, "min_pixels": 0, "max_pixels": 0}
         at_least("data", self, max_boxes=1, prefetch=0, workers=0, **least)
         ok = not self.max_pixels or self.min_pixels <= self.max_pixels
@@ -393,6 +400,7 @@ class Config:
     def __post_init__(self):
         typed.check_fields(self, "")
         at_least("", self, seed=0, steps=1, pairs_per_step=1)
+        _check_local("run_dir", self.run_dir)
         _check_stages(self)
         _check_batches(self)
         ok = not (self.lora.rank and self.optim.freeze)

@@ -135,7 +135,15 @@ def import_folder(source: str, out: str | Path, *, dtype: str, overwrite: bool) 
 
 
 def check_out(out: str | Path, source: str, *, overwrite: bool) -> None:
-    """Raises FileExistsError unless `out` is free or may be replaced, and is not the source."""
+    """Raises FileExistsError unless `out` is free or may be replaced, and is not the source.
+
+    Raises ValueError for an address: what is written must appear whole, by a rename.
+    """
+    if is_remote(out):
+        raise ValueError(
+            f"--out {out} is an address; write to a folder of this machine, and copy that by "
+            f"`gcloud storage rsync --recursive FOLDER {out}`"
+        )
     out = Path(out)
     if not is_remote(source) and out.resolve() == Path(source).resolve():
         raise FileExistsError(f"{out} is the folder the run started from; name another --out")

@@ -16,6 +16,7 @@ from dig_jax import checks, data_checks, folder_checks
 from dig_jax.commandline import parse_with_config
 from dig_jax.config import Config
 from dig_jax.data.pipeline import drawn_splits, scored_splits
+from dig_jax.distributed import joined
 from dig_jax.findings import Check, in_colour, run_checks, table
 
 
@@ -57,10 +58,11 @@ def checks_of(cfg: Config) -> list[Check]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cfg, args = parse_with_config(parser, argv)
-    rows = run_checks(checks_of(cfg))
-    if jax.process_index() == 0:
-        print(f"config  {args.config}\nrun     {cfg.run_dir}\n")
-        print(table(rows, colour=in_colour(sys.stdout)))
+    with joined():
+        rows = run_checks(checks_of(cfg))
+        if jax.process_index() == 0:
+            print(f"config  {args.config}\nrun     {cfg.run_dir}\n")
+            print(table(rows, colour=in_colour(sys.stdout)))
     return 1 if any(row.state == "red" for row in rows) else 0
 
 

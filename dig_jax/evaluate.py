@@ -16,11 +16,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dig_jax import best, checkpoint, programs, sharding
+from dig_jax import best, checkpoint, distributed, programs, sharding
 from dig_jax.baseline import pixel_difference
 from dig_jax.boxes import pairwise_iou, unit_from_px
 from dig_jax.commandline import add_config_arguments, clear_errors, config_from
-from dig_jax.config import Config, RewardConfig
+from dig_jax.config import Config, RewardConfig, config_hash
 from dig_jax.data.pipeline import KINDS, Batch, eval_pairs
 from dig_jax.decoding import Decoding
 from dig_jax.model.params import Params, placed_shapes
@@ -213,6 +213,8 @@ def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session 
     """<run_dir>/eval_<name>.json with protocol, summary and rows; returns the summary.
 
     session   None: a baseline without a model
+
+    Process 0 alone writes.
     """
     summary = summarize(rows, resamples=cfg.eval.bootstrap)
     protocol = {
@@ -227,9 +229,10 @@ def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session 
         "model_image": list(session.image_size[::-1]) if session else None,
     }
     body = {"name": name, "protocol": protocol, "summary": summary, "rows": rows}
-    folder = Path(cfg.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"eval_{name}.json", json.dumps(body))
+    if jax.process_index() == 0:
+        folder = Path(cfg.run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / f"eval_{name}.json", json.dumps(body))
     return summary
 
 
@@ -263,7 +266,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with clear_errors():
         cfg = config_from(args)
+    with distributed.joined():
+        evaluate(cfg, args)
+
+
+def evaluate(cfg: Config, args: argparse.Namespace) -> None:
+    """What the command line asks for, on all processes."""
     with clear_errors():
+        distributed.check_same("configuration", (config_hash(cfg), vars(args)))
         batches = eval_pairs(cfg)  # the records' own pixels
         find_function(cfg.reward)
         session = None
@@ -277,7 +287,8 @@ def main(argv: list[str] | None = None) -> None:
     rows = make_evaluator(session, batches)(weights) if session else pixel_rows(cfg, batches)
     summary = write_evaluation(cfg, args.name, rows, session)
     line = "  ".join(f"{name} {summary[name][0]:.3f}" for name in METRICS)
-    print(f"{args.name}: {len(rows)} pairs of {cfg.data.eval_split}  {line}")
+    if jax.process_index() == 0:
+        print(f"{args.name}: {len(rows)} pairs of {cfg.data.eval_split}  {line}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax import programs, sharding
+from dig_jax import distributed, programs, sharding
 from dig_jax.advantage import flat_groups
 from dig_jax.data.pipeline import Batch
 from dig_jax.model.params import Params
@@ -91,6 +91,7 @@ def _make_draw_once(session: Session, timed: Callable) -> Callable[..., Experien
             facts = (known.truth, known.pair_id, known.bucket)
             reward, parsed = reward_of(texts, host.ended, host.valid.sum(-1), *facts)
             reward = jax.device_get(reward)
+            distributed.check_rewards(reward.total, known.pair_id)
         return Experience(images, rollout, host, known, texts, reward, parsed)
 
     return draw

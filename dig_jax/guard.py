@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from dig_jax.config import Config
-from dig_jax.experience import Experience
+from dig_jax.experience import Experience, fetch
 from dig_jax.runlog import write_whole
 
 
@@ -26,6 +25,7 @@ def stop_if_not_finite(
     """
     if metrics["finite"]:
         return
+    answers = fetch(answers)  # on every process: it gathers
     path = Path(cfg.run_dir) / "not_finite" / f"step_{step:06d}.json"
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,13 +52,8 @@ def _dump(cfg: Config, step: int, drawn: Experience, metrics: dict, answers: dic
         "reward": _plain(drawn.reward.total),
         "reward_parts": _plain(drawn.reward.parts),
         # of every update: [updates][pairs of a minibatch][G]; see make_update
-        "answers": _plain(jax.device_get(_local(answers))),
+        "answers": _plain(answers),
     }
-
-
-def _local(tree: Any) -> Any:
-    """Arrays that this process can read whole; of others, what they are."""
-    return jax.tree.map(lambda a: a if a.is_fully_addressable else np.array([]), tree)
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dig_jax.config import MeshConfig
@@ -79,8 +80,23 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
             warnings.warn(
                 f"virtual CPU devices may deadlock; set XLA_FLAGS={CPU_ORDER}", stacklevel=2
             )
-    # jax.make_mesh would default to Explicit axes, which type-check every gather and reshape.
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return Mesh(arrange(devices, shape), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def arrange(devices: Sequence[jax.Device], shape: tuple[int, int]) -> np.ndarray:
+    """Devices as a [fsdp, tensor] array, near ones together as the network between them wants.
+
+    Raises ValueError for TPU slices that are joined by another network than their own.
+    """
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1 and devices[0].platform == "tpu":
+        raise ValueError(
+            f"these devices are {len(slices)} TPU slices; a mesh is laid over one: start one "
+            f"run per slice"
+        )
+    # Not jax.make_mesh: it takes every further machine of GPUs for a slice and refuses it (jax
+    # 0.11, #37769), and splits a slice's axes on v5e alone: 8 x 2 on a v6e of 4 x 4 is an error.
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def spec_for(
@@ -169,20 +185,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def shard_batch(rows: Any, mesh: Mesh) -> Any:
-    """Global arrays over `fsdp` from the rows this process loaded (see `process_slice`).
+    """Global arrays over `fsdp` from the rows this process loaded (see `process_shares`).
 
     rows   pytree of numpy arrays [B_local, ...]   ->   jax arrays [B, ...]
     """
-    index, count = process_slice(mesh)
+    shares, count = process_shares(mesh)
     for path, leaf in jax.tree_util.tree_leaves_with_path(rows):
-        if len(leaf) * count % mesh.shape["fsdp"]:
+        if len(leaf) % len(shares):
             raise ValueError(
-                f"batch leaf {jax.tree_util.keystr(path)} has {len(leaf)} rows in slice {index} "
-                f"of {count}; mesh.fsdp={mesh.shape['fsdp']} must divide the {len(leaf) * count}"
+                f"batch leaf {jax.tree_util.keystr(path)} has {len(leaf)} rows in shares {shares} "
+                f"of mesh.fsdp={count}; it must hold as many rows in each"
             )
     sharding = batch_sharding(mesh)
+
+    def place(leaf):
+        each = len(leaf) // len(shares)
+
+        def share(index):
+            first = each * shares.index((index[0].start or 0) // each)
+            return leaf[first : first + each]
+
+        return jax.make_array_from_callback((each * count, *leaf.shape[1:]), sharding, share)
+
+    # This is the explicit transfer: make_array_from_callback does not count as one by itself.
     with jax.transfer_guard_host_to_device("allow"):
-        return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), rows)
+        return jax.tree.map(place, rows)
 
 
 def shard_global(tree: Any, mesh: Mesh) -> Any:
@@ -195,20 +222,16 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return _place(tree, replicated(mesh))
 
 
-def process_slice(mesh: Mesh) -> tuple[int, int]:
-    """(index, count): this process loads slice `index` of `count` equal slices of a batch.
+def process_shares(mesh: Mesh) -> tuple[tuple[int, ...], int]:
+    """(shares, count): of `count` equal shares of a batch this process loads these, ascending.
 
-    Processes that share an fsdp row (the tensor axis spans them) load the same slice.
+    A share is an fsdp row of the mesh. Processes that hold devices of one row (the tensor axis
+    spans them) load the same share. On a TPU the shares of a process need not be neighbours.
     """
     here = jax.process_index()
-    local = [i for i, row in enumerate(mesh.devices) if any(d.process_index == here for d in row)]
-    even = local and local[-1] - local[0] + 1 == len(local) and local[0] % len(local) == 0
-    if not even or mesh.shape["fsdp"] % len(local):
-        raise ValueError(
-            f"process {here} holds fsdp rows {local} of {mesh.shape['fsdp']}, which is not an "
-            f"even contiguous slice; choose mesh.fsdp as a multiple of the processes"
-        )
-    return local[0] // len(local), mesh.shape["fsdp"] // len(local)
+    rows = enumerate(mesh.devices)
+    held = tuple(i for i, row in rows if any(d.process_index == here for d in row))
+    return held, mesh.shape["fsdp"]
 
 
 def _place(tree: Any, sharding: NamedSharding) -> Any:

@@ -2,8 +2,9 @@
 
     python -m dig_jax.train --config configs/tiny_cpu.py [--set optim.rate=1e-4] [--run-dir D]
 
-The same command continues a run that was stopped: from its last checkpoint, bit for bit. With
---dry-run N it only tries out whether it would start: see `dryrun`.
+The same command continues a run that was stopped: from its last checkpoint, bit for bit. Started
+once per process of a pod or a cluster, it is one run of all of them (`distributed`). With
+--dry-run N it only tries out whether it would start (`dryrun`).
 """
 
 import argparse
@@ -17,10 +18,12 @@ from dig_jax.commandline import clear_errors, parse_with_config
 from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
 from dig_jax.data.pipeline import spare_pairs, train_pairs
+from dig_jax.distributed import joined
 from dig_jax.dryrun import dry_run
 from dig_jax.experience import Experience, make_draw
 from dig_jax.grpo import TrainState, enter_stage
 from dig_jax.guard import stop_if_not_finite
+from dig_jax.notice import stop_on_notice
 from dig_jax.runlog import RunLog
 from dig_jax.samples import make_sample_log
 from dig_jax.session import Session, load_weights, open_session
@@ -34,19 +37,24 @@ def train(session: Session, steps: int | None = None) -> None:
     """Run cfg.steps rollout batches, or what is left of them; of these `steps` at most."""
     cfg, mesh = session.cfg, session.mesh
     state = restore_or_start(session)
-    first, process, size = int(state.step), sharding.process_slice(mesh), session.image_size
-    pairs = train_pairs(cfg, first, process, size=size)
-    spare = spare_pairs(cfg, process, size=size)
+    first, shares, size = int(state.step), sharding.process_shares(mesh), session.image_size
+    pairs = train_pairs(cfg, first, shares, size=size)
+    spare = spare_pairs(cfg, shares, size=size)
     validate, record = make_validation(session, first), make_sample_log(session, first)
     update = programs.jit_update(session)
     prompt = session.prompt_rows(cfg.pairs_per_step)
     root = jax.random.key(cfg.seed)
 
-    with RunLog(cfg, first, shown=SHOWN) as log:
+    with RunLog(cfg, first, shown=SHOWN) as log, stop_on_notice() as notice:
         draw = make_draw(session, log.timed)
         if not first:
             validate(log, -1, state.params)
-        for step in range(first, cfg.steps if steps is None else min(cfg.steps, first + steps)):
+        last = cfg.steps if steps is None else min(cfg.steps, first + steps)
+        for step in range(first, last):
+            if notice.given(step):
+                if step:
+                    checkpoint.save(cfg, step, state)
+                break
             stage = stage_of(cfg.curriculum.stages, step)
             if step in {s.until for s in cfg.curriculum.stages}:
                 state = enter_stage(cfg, state, session.trained)
@@ -101,16 +109,16 @@ def main() -> None:
         "--dry-run", type=int, metavar="N", help="N steps of a cut model, of which nothing is kept"
     )
     cfg, args = parse_with_config(parser)
-    if args.dry_run is not None:
-        return dry_run(cfg, args.dry_run, train)
-    with clear_errors():  # whatever is wrong with the input is found before anything compiles
-        check_trackers(cfg.log)
-        session = open_session(cfg)
-        done = checkpoint.latest_step(cfg.run_dir)
-        if done is not None:
-            checkpoint.check_config(cfg, done)
-    print(config_text(cfg), flush=True)
-    train(session)
+    with joined():
+        if args.dry_run is not None:
+            return dry_run(cfg, args.dry_run, train)
+        with clear_errors():  # whatever is wrong with the input is found before anything compiles
+            check_trackers(cfg.log)
+            session = open_session(cfg)
+            checkpoint.check_start(cfg)
+        if jax.process_index() == 0:
+            print(config_text(cfg), flush=True)
+        train(session)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Live parity with Hugging Face's torch model, and the proof that the package works on Python 3.11
 # with jax 0.10: a second environment (.venv-parity), the tests that need torch, and all others
-# but rendering.
+# but rendering and those marked slow.
 #
 #   scripts/parity.sh                             everything
 #   scripts/parity.sh tests/test_parity_live.py   a part
@@ -70,4 +70,4 @@ export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 export DIG_TRANSFORMERS_457=$PWD/$old_hf
 say "Python 3.11, $($venv/bin/python -m pip freeze | grep -E '^(jax|torch|transformers)==' | tr '\n' ' ')"
 exec $venv/bin/python -m pytest -n "${TEST_JOBS:-2}" --dist loadfile --no-loadscope-reorder \
-    --durations=12 -m "not bpy" "$@"
+    --durations=12 -m "not bpy and not slow" "$@"

@@ -109,8 +109,8 @@ def test_an_arm_that_breaks_a_rule_or_spends_another_budget_is_refused_by_name(t
         ValueError, match=r"arm other: curriculum.stages.2.until=100 does not equal"
     ):
         plan.make_plan(BASE, path, tmp_path, seeds=[0])
-    path = arms_file(tmp_path, wrong.format("pairs_per_step=8"))
-    with pytest.raises(ValueError, match=r"arm other: pairs_per_step=8 is 16 in the base"):
+    path = arms_file(tmp_path, wrong.format("pairs_per_step=32"))
+    with pytest.raises(ValueError, match=r"arm other: pairs_per_step=32 is 16 in the base"):
         plan.make_plan(BASE, path, tmp_path, seeds=[0])
 
 

@@ -1,6 +1,7 @@
 """What the comparison of a GRPO step prints, from figures made up here."""
 
 import numpy as np
+import pytest
 from fakes import ASSETS
 
 from scripts.bench_grpo import Task, cheap_reward, run_ours, table
@@ -28,6 +29,7 @@ def test_the_shared_reward_is_the_share_of_digits():
     assert cheap_reward("") == 0.0
 
 
+@pytest.mark.slow
 def test_our_side_writes_every_token_of_every_answer(tmp_path):
     """The script follows the learner's functions, and no answer ends early."""
     np.save(tmp_path / "images.npy", np.zeros((1, 2, 64, 96, 3), np.uint8))

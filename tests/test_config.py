@@ -50,6 +50,8 @@ def path(tmp_path):
         ("rollout.group=1", r"rollout.group=1 is below 2; use 2 or more"),
         ("data.image_width=0", r"data.image_width=0 is below 1; use 1 or more"),
         ("data.workers=-1", r"data.workers=-1 is below 0; use 0 or more"),
+        ("data.root=gs://b/paper", r"data.root='gs://b/paper' is an address; name a folder of"),
+        ("run_dir=gs://b/run", r"run_dir='gs://b/run' is an address; .* see tpu/README.md"),
         ("data.cache=memory", r"data.cache='memory' is not a choice; use one of 'none', 'decoded'"),
         ("data.min_pixels=-1", r"data.min_pixels=-1 is below 0"),
         ("eval.decoding=beam", r"eval.decoding='beam' is not a choice; use one of 'policy'"),

@@ -145,6 +145,13 @@ def test_a_bad_import_leaves_nothing(base, tmp_path, capsys):
     assert "name another --out" in capsys.readouterr().err
 
 
+def test_an_import_is_not_written_to_an_address(base):
+    """A path would take it for a folder named "gs:" of this machine."""
+    with pytest.raises(ValueError, match=r"--out gs://b/x is an address; .* `gcloud storage rsync"):
+        convert.import_folder(str(base / "base"), "gs://b/x", dtype="float32", overwrite=True)
+    assert not Path("gs:").exists()
+
+
 def kill_when(words: list, appears: Path) -> None:
     """Runs `convert` and kills it once a path exists."""
     process = subprocess.Popen(

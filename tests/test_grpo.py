@@ -230,7 +230,7 @@ def test_a_group_taken_in_parts_has_the_whole_groups_gradient_and_metrics():
         np.testing.assert_allclose(parts[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulated_gradients_with_recomputed_blocks_equal_the_whole_batch(accumulate):
     """Both trade time for memory and nothing else."""
     expected, _, _, seen = run(whole(), advantages())

@@ -202,7 +202,7 @@ def test_a_tree_cut_in_two_joins_to_itself(freeze):
 # ---- the reference
 
 
-@pytest.mark.parametrize("kept", ["bfloat16", "host"])
+@pytest.mark.parametrize("kept", [pytest.param("bfloat16", marks=pytest.mark.slow), "host"])
 def test_a_reference_kept_otherwise_still_has_no_kl_before_the_first_update(kept):
     start, after, metrics, _ = step(GrpoConfig(reference=kept))
     assert metrics["kl"] == 0

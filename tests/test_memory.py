@@ -6,6 +6,7 @@ from functools import cache
 import fakes
 import jax
 import jax.numpy as jnp
+import pytest
 
 from dig_jax.config import GrpoConfig, OptimConfig
 from dig_jax.grpo import TrainState, make_update
@@ -59,6 +60,7 @@ def test_one_chunk_of_the_whole_vocabulary_would_grow():
     assert peak(QWEN, frozen=TABLES, chunk=QWEN) > 2 * 4 * tokens * QWEN
 
 
+@pytest.mark.slow
 def test_trained_tables_add_what_training_them_takes_and_no_logits():
     """Of both tables: gradient, its running sum, Adam's move. All logits once: 40 of these."""
     grown = peak(QWEN) - peak(SMALL)

@@ -67,7 +67,9 @@ def run(fsdp: int, tensor: int) -> dict:
     }
 
 
-MESHES = pytest.mark.parametrize(("fsdp", "tensor"), [(2, 1), (8, 1), (2, 4)])
+MESHES = pytest.mark.parametrize(
+    ("fsdp", "tensor"), [(2, 1), pytest.param(8, 1, marks=pytest.mark.slow), (2, 4)]
+)
 
 
 @MESHES

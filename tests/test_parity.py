@@ -80,7 +80,7 @@ def test_logits_of_prompts_and_answers_equal_hf(name):
     assert answers < TOLERANCE
 
 
-@pytest.mark.parametrize(("fsdp", "tensor"), [(8, 1), (4, 2)])
+@pytest.mark.parametrize(("fsdp", "tensor"), [pytest.param(8, 1, marks=pytest.mark.slow), (4, 2)])
 def test_logits_on_a_mesh_equal_hf(fsdp, tensor):
     """The 8B's shape with its weights split over eight devices."""
     case = golden("deep")

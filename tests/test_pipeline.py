@@ -124,7 +124,7 @@ def test_resuming_at_a_step_equals_running_straight_through_it(root, step):
 
 def test_process_slices_partition_every_global_batch_in_order(root):
     whole = list(pipeline.train_pairs(config(root), 2))
-    parts = [list(pipeline.train_pairs(config(root), 2, (rank, 2))) for rank in range(2)]
+    parts = [list(pipeline.train_pairs(config(root), 2, ((rank,), 2))) for rank in range(2)]
     for step, batch in enumerate(whole):
         halves = [part[step] for part in parts]
         joined = np.concatenate([half.images for half in halves])
@@ -144,7 +144,7 @@ def test_spare_batches_are_other_pairs_of_the_steps_stage_and_a_function_of_the_
             assert sorted(b for b, _ in rows) == sorted(b for b, _ in straight[step])
     again = pipeline.spare_pairs(cfg)
     assert identities([again(5, 2)])[0] == drawn[1]
-    halves = [pipeline.spare_pairs(cfg, (rank, 2))(5, 2) for rank in range(2)]
+    halves = [pipeline.spare_pairs(cfg, ((rank,), 2))(5, 2) for rank in range(2)]
     assert identities(halves)[0] + identities(halves)[1] == drawn[1]
 
 
@@ -165,7 +165,7 @@ def test_decoded_copies_give_the_same_batches_straight_resumed_and_sliced(root, 
     for _ in ("made", "found"):
         assert_same(list(pipeline.train_pairs(cfg, 0, size=size)), wanted)
     assert_same(list(pipeline.train_pairs(cfg, 5, size=size)), wanted[5:])
-    halves = [list(pipeline.train_pairs(cfg, 0, (rank, 2), size=size)) for rank in (0, 1)]
+    halves = [list(pipeline.train_pairs(cfg, 0, ((rank,), 2), size=size)) for rank in (0, 1)]
     for left, right, whole in zip(*halves, wanted, strict=True):
         np.testing.assert_array_equal(np.concatenate([left.images, right.images]), whole.images)
 
@@ -262,7 +262,7 @@ def by_workers(tmp_path_factory):
         shutil.rmtree(root / "dual")
         write_split(root, "dual", bad)
         patch.setenv("TESTS_PROGRAM", "dig_jax.train")
-        one = pipeline.train_pairs(config(root, "data.workers=1"), 0, (1, 2))
+        one = pipeline.train_pairs(config(root, "data.workers=1"), 0, ((1,), 2))
         from_one = []
         with pytest.raises(ValueError, match="image_a") as caught:
             from_one.extend(one)
@@ -365,8 +365,8 @@ def test_a_flipped_byte_is_found_when_the_split_is_opened(root):
 
 
 def test_processes_must_divide_the_batch(root):
-    with pytest.raises(ValueError, match=r"pairs_per_step=4 is not a multiple of 3 processes"):
-        pipeline.train_pairs(config(root), 0, (0, 3))
+    with pytest.raises(ValueError, match=r"pairs_per_step=4 is not a multiple of 3 shares"):
+        pipeline.train_pairs(config(root), 0, ((0,), 3))
 
 
 def test_a_batch_is_a_pytree_of_numpy_arrays(root):

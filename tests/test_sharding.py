@@ -1,10 +1,12 @@
 """Mesh, rules and global arrays, on eight virtual devices."""
 
+import itertools
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -119,16 +121,63 @@ def test_global_and_replicated_placement_agree(mesh):
     np.testing.assert_array_equal(split["advantage"], whole["advantage"])
 
 
+def slice_of(kind: str, platform: str, *bounds: int, slices: int = 1) -> list[SimpleNamespace]:
+    """Devices as JAX lists those of a slice: four chips, 2 x 2, to a process."""
+    places = [
+        (z, y // 2, x // 2, y % 2, x % 2, part)
+        for part, x, y, z in itertools.product(range(slices), *map(range, bounds))
+    ]
+    places.sort(key=lambda p: (p[5], *p[:5]))
+    return [
+        SimpleNamespace(
+            id=i, process_index=i // 4, platform=platform, device_kind=kind, core_on_chip=0,
+            coords=(2 * ox + x, 2 * oy + y, z), slice_index=part,
+        )
+        for i, (z, oy, ox, y, x, part) in enumerate(places)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds"),
+    [("TPU v5 lite", (4, 4, 1)), ("TPU v6 lite", (4, 4, 1)), ("TPU v5", (2, 2, 4))],
+)
+@pytest.mark.parametrize("shape", [(16, 1), (8, 2), (4, 4), (2, 8)])
+def test_every_mesh_of_a_slice_gives_its_processes_the_whole_batch(
+    monkeypatch, kind, bounds, shape
+):
+    """Ring orders spread a process's rows: v5e of 4 x 4 as 16 x 1 gives process 0 0, 1, 6, 15."""
+    devices = slice_of(kind, "tpu", *bounds)
+    placed = sharding.arrange(devices, shape)
+    assert sorted(d.id for d in placed.flat) == list(range(16))
+    shares = []
+    for process in range(4):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        mesh = SimpleNamespace(devices=placed, shape={"fsdp": shape[0]})
+        held, count = sharding.process_shares(mesh)
+        assert count == shape[0]
+        shares += held
+    assert set(shares) == set(range(shape[0]))
+
+
+def test_machines_of_gpus_make_one_mesh_and_slices_of_tpus_do_not():
+    """JAX calls each machine of GPUs a slice, and its make_mesh takes one."""
+    devices = slice_of("NVIDIA H100", "gpu", 2, 2, 1, slices=2)
+    placed = sharding.arrange(devices[::-1], (4, 2))
+    assert [d.id for d in placed.flat] == list(range(8))
+    with pytest.raises(ValueError, match="2 TPU slices; a mesh is laid over one"):
+        sharding.arrange(slice_of("TPU v5 lite", "tpu", 2, 2, 1, slices=2), (8, 1))
+
+
 CHILD = """
 import sys, jax, numpy as np
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[1]))
 from dig_jax import sharding
 from dig_jax.config import MeshConfig
 mesh = sharding.make_mesh(MeshConfig(fsdp=2, tensor=2))
-index, count = sharding.process_slice(mesh)
-batch = sharding.shard_batch(np.arange(8).reshape(2, 4)[index], mesh)
+shares, count = sharding.process_shares(mesh)
+batch = sharding.shard_batch(np.arange(8).reshape(2, 4)[shares[0]], mesh)
 total = jax.jit(lambda x: (x * 10).sum(), out_shardings=sharding.replicated(mesh))(batch)
-print("slice", index, count, batch.shape, int(total))
+print("slice", *shares, count, batch.shape, int(total))
 """
 
 

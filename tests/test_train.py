@@ -15,6 +15,7 @@ import pytest
 from fakes import ASSETS, make_tiny, small_base
 
 from dig_jax.best import read_best
+from dig_jax.checkpoint import saved_steps
 from dig_jax.config import (
     CheckpointConfig,
     Config,
@@ -123,6 +124,12 @@ def finish(process: subprocess.Popen) -> str:
     return printed
 
 
+def signal_at(process: subprocess.Popen, pattern: str, number: signal.Signals) -> None:
+    """Sends a signal when a line that matches is printed."""
+    next(line for line in process.stdout if re.search(pattern, line))
+    process.send_signal(number)
+
+
 @pytest.fixture(scope="module")
 def printed(config, tmp_path_factory) -> str:
     """What a run of all steps writes, JAX's log of compilations included."""
@@ -164,17 +171,18 @@ def test_the_sampler_and_the_learner_agree_before_each_first_update(straight):
     assert straight[0]["ratio_max"] < 2.0
 
 
-def test_a_killed_run_continues_bit_for_bit(config, straight, tmp_path):
-    """kill -9 after step 3; the checkpoint is of step 2, so one step is computed twice."""
-    run_dir = str(tmp_path / "killed")
+def test_a_run_killed_and_asked_to_end_continues_bit_for_bit(config, straight, tmp_path):
+    """kill -9 after step 3, which is computed twice, then SIGTERM while it is: one step more."""
+    run_dir = str(tmp_path / "stopped")
     process = start(config, run_dir, tmp_path)
-    for line in process.stdout:
-        if f"step 3/{STEPS}" in line:
-            process.send_signal(signal.SIGKILL)
-            break
+    signal_at(process, f"step 3/{STEPS}", signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert len(read_rows(run_dir, kind="train")) == 3
+    process = start(config, run_dir, tmp_path)
+    signal_at(process, "Compiling.*sample", signal.SIGTERM)
+    assert "asked to end: stopped after step 3" in finish(process)
+    assert saved_steps(run_dir) == [2, 3]
     finish(start(config, run_dir, tmp_path))
     resumed = read_rows(run_dir)  # validations too
     assert len(resumed) == len(straight) + 3
@@ -182,6 +190,15 @@ def test_a_killed_run_continues_bit_for_bit(config, straight, tmp_path):
     assert read_best(run_dir) == read_best(config.run_dir)
     for name in ("samples.jsonl", "samples/step_000004.png"):
         assert Path(run_dir, name).read_bytes() == Path(config.run_dir, name).read_bytes()
+
+
+def test_a_notice_before_the_first_step_ends_the_run_there(config, straight, tmp_path):
+    run_dir = str(tmp_path / "early")
+    process = start(config, run_dir, tmp_path)
+    signal_at(process, "Compiling.*validate", signal.SIGTERM)
+    assert "asked to end: stopped after step 0" in finish(process)
+    assert [row["kind"] for row in read_rows(run_dir)] == ["eval"]
+    assert saved_steps(run_dir) == []
 
 
 def test_a_validation_scores_every_mode_and_split_before_training_and_as_often_as_asked(
@@ -220,6 +237,7 @@ def general(name: str) -> str:
     return re.sub(r"^recall_.*", "recall_TYPE", re.sub(r"_n\d+$", "_nN", last))
 
 
+@pytest.mark.slow
 def test_watching_a_run_changes_none_of_its_numbers(config, straight, tmp_path):
     """Without validations, pictures and best weights."""
     quiet = dataclasses.replace(
@@ -242,6 +260,7 @@ def test_the_pictures_of_a_run_show_its_first_pairs(config, straight):
     assert pictures == ["step_000001.png", "step_000002.png", "step_000004.png"]
 
 
+@pytest.mark.slow
 def test_the_best_weights_can_be_evaluated(config, straight, tmp_path):
     """Greedy, over the same pairs: the score that made them the best."""
     finish(start(config, config.run_dir, tmp_path, "evaluate", "--name", "best", "--from-best"))
@@ -250,6 +269,7 @@ def test_the_best_weights_can_be_evaluated(config, straight, tmp_path):
     assert mean == pytest.approx(read_best(config.run_dir)["value"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_starting_a_finished_run_again_changes_nothing(config, straight, tmp_path):
     finish(start(config, config.run_dir, tmp_path))
     assert read_rows(config.run_dir, kind="train") == straight

@@ -32,6 +32,10 @@ from dig_jax.images import Size, resize
 KINDS = (*TYPES, "other")  # of differences, as Batch.kind counts them; other: of foreign data
 _SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps what processes share
 
+# Which shares of every global batch a caller takes, of how many equal ones.
+Shares = tuple[Sequence[int], int]
+WHOLE: Shares = ((0,), 1)
+
 
 @struct.dataclass
 class Batch:
@@ -215,29 +219,29 @@ def check_scored(cfg: Config, split: str, source: PairSource) -> None:
 
 
 def train_pairs(
-    cfg: Config, first_step: int, process: tuple[int, int] = (0, 1), *, size: Size | None = None
+    cfg: Config, first_step: int, shares: Shares = WHOLE, *, size: Size | None = None
 ) -> Iterator[Batch]:
     """The training batches of steps first_step, first_step + 1, ... cfg.steps - 1.
 
-    process   (index, count): this caller takes rows index*B/count ... of every global batch
-              (`sharding.process_slice`); B must be a multiple of count
+    shares    (numbers, count): of every global batch, cut into `count` equal shares, this caller
+              takes these (`sharding.process_shares`); B must be a multiple of count
     size      (height, width) of the images; the records' own if absent
 
     A straight run and one resumed at any step give the same batches. Opening errors are raised
     here, not at the first `next`.
     """
-    batches, pair_bytes = _open_batches(cfg, first_step, process, size)
+    batches, pair_bytes = _open_batches(cfg, first_step, shares, size)
     if not len(batches):
         return iter(())
     if cfg.data.workers:
-        return iter(_in_processes(batches, cfg, cfg.pairs_per_step // process[1], pair_bytes))
+        return iter(_in_processes(batches, cfg, _rows_per_batch(cfg, shares), pair_bytes))
     ahead = cfg.data.prefetch
     options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
     return iter(batches.to_iter_dataset(options))
 
 
 def spare_pairs(
-    cfg: Config, process: tuple[int, int] = (0, 1), *, size: Size | None = None
+    cfg: Config, shares: Shares = WHOLE, *, size: Size | None = None
 ) -> Callable[[int, int], Batch]:
     """Other batches for a step than its own: get(step, attempt), attempt from 1.
 
@@ -249,32 +253,31 @@ def spare_pairs(
     def order(attempt: int) -> grain.MapDataset:
         # far from any seed that a user gives
         other = dataclasses.replace(cfg, seed=cfg.seed + (attempt << 64))
-        return _open_batches(other, 0, process, size)[0]
+        return _open_batches(other, 0, shares, size)[0]
 
     return lambda step, attempt: order(attempt)[step]
 
 
 def _open_batches(
-    cfg: Config, first_step: int, process: tuple[int, int], size: Size | None
+    cfg: Config, first_step: int, shares: Shares, size: Size | None
 ) -> tuple[grain.MapDataset, int]:
     """The batches of this process from `first_step` on, and the bytes of a row's images."""
-    index, count = process
-    if cfg.pairs_per_step % count:
+    if cfg.pairs_per_step % shares[1]:
         raise ValueError(
-            f"pairs_per_step={cfg.pairs_per_step} is not a multiple of {count} processes; "
-            f"use one, so that every process loads as many pairs"
+            f"pairs_per_step={cfg.pairs_per_step} is not a multiple of {shares[1]} shares "
+            f"(mesh.fsdp); use one, so that every share holds as many pairs"
         )
     opened = {
         name: PairSource(cfg.data, name, size, cache=cfg.data.cache) for name in drawn_splits(cfg)
     }
     table = index_table(cfg, {name: len(source) for name, source in opened.items()})
-    mine = Curriculum(_rows_of(table, cfg, first_step, index, count))
+    mine = Curriculum(_rows_of(table, cfg, first_step, shares))
     # A bucket that is never drawn needs no files, but Grain wants a data set in its place.
     unused = next(iter(opened.values()))
     sources = [grain.MapDataset.source(opened.get(name, unused)) for name in cfg.data.buckets]
     pairs = grain.MapDataset.select_from_datasets(sources, mine)
     collate = functools.partial(_collate, max_boxes=cfg.data.max_boxes)
-    return pairs.batch(cfg.pairs_per_step // count, batch_fn=collate), unused.pair_bytes
+    return pairs.batch(_rows_per_batch(cfg, shares), batch_fn=collate), unused.pair_bytes
 
 
 def eval_pairs(
@@ -385,11 +388,14 @@ def _padded(kind: np.ndarray, max_boxes: int) -> np.ndarray:
     return np.pad(kind, (0, max_boxes - len(kind)), constant_values=-1)
 
 
-def _rows_of(table: IndexTable, cfg: Config, first_step: int, index: int, count: int) -> IndexTable:
-    """One process's draws from `first_step` on: a contiguous slice of every batch."""
-    rows = cfg.pairs_per_step // count
-    mine = slice(index * rows, (index + 1) * rows)
-    shape = (cfg.steps, cfg.pairs_per_step)
+def _rows_per_batch(cfg: Config, shares: Shares) -> int:
+    """Pairs of a global batch that one process loads."""
+    return cfg.pairs_per_step // shares[1] * len(shares[0])
+
+
+def _rows_of(table: IndexTable, cfg: Config, first_step: int, shares: Shares) -> IndexTable:
+    """One process's draws from `first_step` on: its shares of every batch."""
+    shape, mine = (cfg.steps, shares[1], -1), list(shares[0])
     return IndexTable(*(part.reshape(shape)[first_step:, mine].ravel() for part in table))
 
 
