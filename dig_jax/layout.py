@@ -13,6 +13,10 @@ from dig_jax.config import Config
 from dig_jax.model.params import ModelConfig, Params, model_specs, param_shapes
 from dig_jax.trainable import is_below, trained_names
 
+# Weights are gathered whole for a layer, not matrix by matrix in as many small products as there
+# are devices.
+TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -39,8 +43,8 @@ class Layout:
 
     @property
     def rollout_model(self) -> ModelConfig:
-        """The model that answers: adapters are in its weights."""
-        return replace(self.model, lora=None)
+        """The model that answers: adapters are in its weights, which stay where they are."""
+        return replace(self.model, lora=None, split="heads")
 
     @property
     def tower_frozen(self) -> bool:
@@ -49,6 +53,8 @@ class Layout:
 
     def jit(self, function: Callable, **options: Any) -> Callable:
         """`jax.jit`, such that kernels that XLA cannot partition see the mesh."""
+        if self.mesh.devices.flat[0].platform == "tpu":
+            options["compiler_options"] = TPU_OPTIONS
         return jax.jit(self.traced(function), **options)
 
     def traced(self, function: Callable) -> Callable:

@@ -83,7 +83,7 @@ def open_model(
     blocks  as in `open_session`
     """
     whole = hf.read_model_config(source)
-    model = _computed_as(cfg, whole if blocks is None else first_blocks(whole, blocks), platform)
+    model = computed_as(cfg, whole if blocks is None else first_blocks(whole, blocks), platform)
     model = with_adapters(cfg, model)
     trained_names(cfg, param_shapes(model_specs(model)))
     return model
@@ -183,7 +183,7 @@ def _check_thought(cfg: Config, opened: bool, source: str) -> None:
         )
 
 
-def _computed_as(cfg: Config, model: ModelConfig, platform: str) -> ModelConfig:
+def computed_as(cfg: Config, model: ModelConfig, platform: str) -> ModelConfig:
     """The model with how to compute it there."""
     chosen = attention.choose(
         cfg.model.attention,

@@ -134,7 +134,7 @@ def make_lesson_loss(config: ModelConfig, prompt: PromptInputs, cfg: SftConfig):
     def loss(params: Params, lesson: Lesson):
         pairs = len(lesson.tokens)
         rows = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), pairs, axis=0), prompt)
-        k, v, states = prompt_states(params, config, rows, lesson.images)
+        k, v, states, _ = prompt_states(params, config, rows, lesson.images)
         cache = cache_of(params, config, rows, k, v, states[-1])
         hidden = score_tokens(params, config, cache, lesson.tokens[:, None])[:, 0]
         head = unembed(params)

@@ -119,11 +119,11 @@ def run_ours(folder: Path, given: dict, answer: np.ndarray) -> dict:
 
     @jax.jit
     def logits(params):
-        k, v, states = qwen3vl.prompt_states(params, config, prompt, canvas)
-        cache = qwen3vl.cache_of(params, config, prompt, k, v, states[-1])
+        k, v, _, last = qwen3vl.prompt_states(params, config, prompt, canvas)
+        cache = qwen3vl.cache_of(params, config, prompt, k, v, last)
         hidden = qwen3vl.score_tokens(params, config, cache, jnp.asarray(answer)[None, None])[0, 0]
         head = qwen3vl.unembed(params)
-        return qwen3vl.final_norm(params, states[-1], config)[0] @ head, hidden @ head
+        return qwen3vl.final_norm(params, last, config)[0] @ head, hidden @ head
 
     whole, steps = logits(params)
     return {"prompt": np.asarray(whole), "answer_logits": np.asarray(steps)}

@@ -101,11 +101,11 @@ def compiled(function, config: ModelConfig):
 
 def all_logits(params, prompt, images, tokens, config: ModelConfig):
     """Logits f32[B, P, V] of prompts, and f32[B, G, T, V] of answers i32[B, G, T] to them."""
-    k, v, states = qwen3vl.prompt_states(params, config, prompt, images)
-    prompt_cache = qwen3vl.cache_of(params, config, prompt, k, v, states[-1])
+    k, v, _, last = qwen3vl.prompt_states(params, config, prompt, images)
+    prompt_cache = qwen3vl.cache_of(params, config, prompt, k, v, last)
     hidden = qwen3vl.score_tokens(params, config, prompt_cache, tokens)
     head = qwen3vl.unembed(params)
-    whole = qwen3vl.final_norm(params, states[-1], config)
+    whole = qwen3vl.final_norm(params, last, config)
     return whole.astype(jnp.float32) @ head, hidden.astype(jnp.float32) @ head
 
 

@@ -378,9 +378,9 @@ def outputs(config, params, prompt, images, tokens):
     """Logits of the prompts, hidden states of the answers, and a gradient through both."""
 
     def value(params):
-        k, v, states = qwen3vl.prompt_states(params, config, prompt, images)
-        logits = qwen3vl.final_norm(params, states[-1], config) @ qwen3vl.unembed(params)
-        cache = qwen3vl.cache_of(params, config, prompt, k, v, states[-1])
+        k, v, _, last = qwen3vl.prompt_states(params, config, prompt, images)
+        logits = qwen3vl.final_norm(params, last, config) @ qwen3vl.unembed(params)
+        cache = qwen3vl.cache_of(params, config, prompt, k, v, last)
         hidden = qwen3vl.score_tokens(params, config, cache, tokens)
         real = (jnp.arange(logits.shape[1]) < prompt.length[:, None])[..., None]
         logits = jnp.where(real, logits, 0)  # what padding predicts is nobody's business

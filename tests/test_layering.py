@@ -15,7 +15,7 @@ PACKAGE = ROOT / "dig_jax"
 # A module imports only from rows above its own. Numbers are those of the design; letters split
 # a row where its modules build on one another.
 ROWS = (
-    ("-", "typed"),
+    ("-", "typed model.placement"),
     ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
     ("0", "data.scene data.exr data.machine data.colors data.draws data.parallel data.lighting"),
     ("0", "data.easyr1_reward data.parquet"),

@@ -19,8 +19,6 @@ TPU = ROOT / "tpu"
 README = (TPU / "README.md").read_text()
 FIELDS = {path for path, _ in leaves(Config())}
 SETTING = re.compile(r"--set[ =]([\w.]+)=")
-# Not here yet, each on its way; to be emptied when they are.
-COMING = {"dig_jax.doctor", "tpu.preflight", "configs/pod_8b.py"}
 SCRIPTS = ("create.sh", "setup.sh", "run.sh", "watch.sh", "delete.sh")
 
 
@@ -48,9 +46,9 @@ def test_the_page_has_commands():
 @pytest.mark.parametrize("line", commands(), ids=lambda line: line[:60])
 def test_a_command_names_only_what_there_is(line):
     for name in modules(line):
-        assert importlib.util.find_spec(name) or name in COMING, name
+        assert importlib.util.find_spec(name), name
     for path in re.findall(r"(?<![\w/])(?:tpu|scripts|configs)/[\w.]+", line):
-        assert (ROOT / path).is_file() or path in COMING, path
+        assert (ROOT / path).is_file(), path
     assert set(SETTING.findall(line)) <= FIELDS
 
 

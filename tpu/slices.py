@@ -109,9 +109,9 @@ def check_mesh(
     shapes = [(on.devices // t, t) for t in range(1, on.devices + 1) if on.devices % t == 0]
     works = [m for m in shapes if not _problem(on.devices, m, model, pairs)]
     near = min(works, key=lambda m: abs(math.log2(m[1] / mesh[1])), default=None)
-    remedy = f"nearest that works: --set mesh.fsdp={near[0]} --set mesh.tensor={near[1]}"
-    if near is None:
-        remedy = f"no mesh of {on.devices} devices works with these numbers"
+    remedy = f"no mesh of {on.devices} devices works; give each of them a pair, or take fewer"
+    if near:
+        remedy = f"nearest that works: --set mesh.fsdp={near[0]} --set mesh.tensor={near[1]}"
     raise ValueError(f"mesh.fsdp={mesh[0]} x mesh.tensor={mesh[1]} on {on.name}: {wrong}; {remedy}")
 
 

@@ -109,6 +109,7 @@ class ModelConfig:
     attention: str = "xla"  # which implementation, see `attention`
     remat: str = "none"  # none | full | dots | qkvo: recomputed in the backward pass
     layers: str = "one_scan"  # one_scan | scan | unroll
+    split: str = "pairs"  # pairs | heads: activations on a mesh, see `placement`
     lora: LoraShape | None = None  # adapters beside the weights
 
     def __post_init__(self):

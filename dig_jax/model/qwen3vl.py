@@ -10,6 +10,7 @@ from flax import struct
 
 from dig_jax.model import lora, text, vision
 from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.placement import place
 from dig_jax.prompt import PromptInputs
 
 
@@ -48,7 +49,7 @@ def _dtype(config: ModelConfig):
 
 
 def _embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
-    return params["embed"][tokens].astype(_dtype(config))
+    return place(params["embed"][tokens].astype(_dtype(config)), config.split)
 
 
 def _place(features: jax.Array, slot: jax.Array) -> jax.Array:
@@ -90,8 +91,8 @@ def see_images(
 
 def prompt_states(
     params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array | SeenImages
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rotated k, v f[L,B,P,K,H] of whole prompts and the states f[L,B,P,D] after each block."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Of whole prompts rotated k, v f[L,B,P,K,H], states f[L,B,P,D] after each block, the last."""
     x = _embed(params, prompt.tokens, config)
     deepstack = jnp.zeros((0, *x.shape), x.dtype)
     if isinstance(images, SeenImages) or images.shape[1]:
@@ -122,8 +123,8 @@ def encode_prompt(
 
     images  u8[B, I, Y, X, 3], where I may be 0 for text-only prompts; or what `see_images` made
     """
-    k, v, states = prompt_states(params, config, prompt, images)
-    return cache_of(params, config, prompt, k, v, states[-1])
+    k, v, _, last = prompt_states(params, config, prompt, images)
+    return cache_of(params, config, prompt, k, v, last)
 
 
 def cache_of(params, config, prompt, k, v, x: jax.Array) -> PromptCache:
@@ -164,6 +165,7 @@ def empty_answers(config: ModelConfig, cache: PromptCache, group: int, length: i
     """A cache for `group` answers of up to `length` tokens per pair."""
     layers, pairs, _, heads, dim = cache.k.shape
     zeros = jnp.zeros((layers, pairs, group, heads, length, dim), cache.k.dtype)
+    zeros = place(zeros, config.split, rows=1, heads=3)
     return AnswerCache(k=zeros, v=zeros)
 
 
@@ -201,7 +203,7 @@ def full_logits(
     params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array
 ) -> jax.Array:
     """Logits f32[B, P, V] at every prompt position; for parity tests and small inputs."""
-    x = final_norm(params, config=config, x=prompt_states(params, config, prompt, images)[2][-1])
+    x = final_norm(params, config=config, x=prompt_states(params, config, prompt, images)[-1])
     return jnp.einsum(
         "bpd,dv->bpv", x, unembed(params).astype(x.dtype), preferred_element_type=jnp.float32
     )

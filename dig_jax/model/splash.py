@@ -17,7 +17,8 @@ import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as pallas
 from jax.sharding import PartitionSpec
 
-BATCH_AXIS, HEAD_AXIS = "fsdp", "tensor"  # as in sharding.MESH_AXES
+from dig_jax.model.placement import BATCH_AXIS, HEAD_AXIS
+
 LANES = 128  # a block is a multiple of this
 BLOCK = 512  # longest block: 512 x 512 scores in float32 are 1 MiB of on-chip memory
 

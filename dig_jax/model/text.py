@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from dig_jax.model import attention, lora
 from dig_jax.model.layers import over_layers, recomputed
 from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.placement import place
 from dig_jax.model.rope import mrope_angles, rotate
 
 
@@ -39,16 +40,18 @@ def block(
     mix       attention: q f[B, G, T, N, H], new k, v f[B, G, T, K, H] -> f[B, G, T, N, H]
     ->        x, and this block's new (k rotated, v) f[B, G, T, K, H]
     """
-    p, eps = lora.merged_block(p), config.text.norm_eps
-    h = rms_norm(x, p["attn_norm"], eps)
+    p, eps, split = lora.merged_block(p), config.text.norm_eps, config.split
+    h = rms_norm(place(x, split), p["attn_norm"], eps)
     q, k, v = (jnp.einsum("bgtd,dnh->bgtnh", h, p[w].astype(h.dtype)) for w in ("wq", "wk", "wv"))
     q = rotate(rms_norm(q, p["q_norm"], eps), angles)
     k = rotate(rms_norm(k, p["k_norm"], eps), angles)
-    q, k, v = (checkpoint_name(a, name) for a, name in ((q, "q"), (k, "k"), (v, "v")))
-    x = x + jnp.einsum("bgtnh,nhd->bgtd", mix(q, k, v), p["wo"].astype(x.dtype))
+    named = ((q, "q"), (k, "k"), (v, "v"))
+    q, k, v = (checkpoint_name(place(a, split, heads=3), name) for a, name in named)
+    mixed = place(mix(q, k, v), split, heads=3)
+    x = place(x + jnp.einsum("bgtnh,nhd->bgtd", mixed, p["wo"].astype(x.dtype)), split)
     h = rms_norm(x, p["mlp_norm"], eps)
     gated = jax.nn.silu(h @ p["w_gate"].astype(h.dtype)) * (h @ p["w_up"].astype(h.dtype))
-    return x + gated @ p["w_down"].astype(x.dtype), (k, v)
+    return place(x + gated @ p["w_down"].astype(x.dtype), split), (k, v)
 
 
 def angles_of(positions: jax.Array, config: ModelConfig) -> jax.Array:
@@ -59,18 +62,20 @@ def angles_of(positions: jax.Array, config: ModelConfig) -> jax.Array:
 
 def prompt_pass(
     blocks: Params, x: jax.Array, positions: jax.Array, deepstack: jax.Array, config: ModelConfig
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """All blocks over whole prompts, deepstack features added after the first ones.
 
     x          f[B, P, D]
     positions  i32[B, P, 3]
     deepstack  f[n, B, P, D]   zero at text tokens; entry i is added after block i
-    ->         k and v f[L, B, P, K, H], states f[L, B, P, D] after each block
+    ->         k and v f[L, B, P, K, H], states f[L, B, P, D] after each block, and the last of
+               them alone
 
     Layers "scan": one scan over the first blocks with their features, one over the rest.
     "one_scan": one body, hence half the program, that adds a feature where there is one.
 
-    Callers that use only the last state pay nothing for the others: under jit they are dead.
+    Callers that use only the last state pay nothing for the others: under jit they are dead. They
+    would not be if that one were cut from the stack.
     """
     angles = angles_of(positions, config)[:, None]
     mix = partial(attention.causal, config.attention)
@@ -85,11 +90,12 @@ def prompt_pass(
     step, x = recomputed(step, remat=config.remat, layers=how), x[:, None]
     if how == "one_scan":
         numbers = jnp.arange(config.text.layers)
-        return over_layers(step, x, (blocks, numbers), layers=how)[1]
+        x, found = over_layers(step, x, (blocks, numbers), layers=how)
+        return *found, x[:, 0]
     first, rest = jax.tree.map(lambda a: a[:taps], blocks), jax.tree.map(lambda a: a[taps:], blocks)
     x, early = over_layers(step, x, (first, deepstack), layers=how)
-    _, late = over_layers(step, x, (rest, None), layers=how)
-    return tuple(jnp.concatenate(both) for both in zip(early, late, strict=True))
+    x, late = over_layers(step, x, (rest, None), layers=how)
+    return *(jnp.concatenate(both) for both in zip(early, late, strict=True)), x[:, 0]
 
 
 def _deepened(x: jax.Array, feature: jax.Array | None, deepstack: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from dig_jax.model import attention
 from dig_jax.model.layers import over_layers, recomputed
 from dig_jax.model.params import ModelConfig, Params, VisionConfig
+from dig_jax.model.placement import place
 from dig_jax.model.rope import axis_weights, patch_rows_cols, rotate, vision_angles
 
 
@@ -94,18 +95,18 @@ def block(
     p: Params, x: jax.Array, angles: jax.Array, inside: jax.Array, config: ModelConfig
 ) -> jax.Array:
     """One ViT block; x f[E, U, Dv]."""
-    eps = config.vision.norm_eps
-    h = layer_norm(x, p["norm1"], p["norm1_bias"], eps)
+    eps, split = config.vision.norm_eps, config.split
+    h = layer_norm(place(x, split), p["norm1"], p["norm1_bias"], eps)
     qkv = jnp.einsum("eud,dcnh->ceunh", h, p["wqkv"].astype(h.dtype))
     q, k, v = qkv + p["wqkv_bias"].astype(h.dtype)[:, None, None]
     named = (("q", rotate(q, angles)), ("k", rotate(k, angles)), ("v", v))
-    q, k, v = (checkpoint_name(a, name) for name, a in named)
-    mixed = attention.full(config.attention, q, k, v, inside)
+    q, k, v = (checkpoint_name(place(a, split, heads=2), name) for name, a in named)
+    mixed = place(attention.full(config.attention, q, k, v, inside), split, heads=2)
     x = x + jnp.einsum("eunh,nhd->eud", mixed, p["wo"].astype(x.dtype))
-    x = x + p["wo_bias"].astype(x.dtype)
+    x = place(x + p["wo_bias"].astype(x.dtype), split)
     h = layer_norm(x, p["norm2"], p["norm2_bias"], eps)
     h = jax.nn.gelu(_linear(h, p["w_up"], p["w_up_bias"]), approximate=True)
-    return x + _linear(h, p["w_down"], p["w_down_bias"])
+    return place(x + _linear(h, p["w_down"], p["w_down_bias"]), split)
 
 
 def merge(p: Params, x: jax.Array, config: VisionConfig, *, norm_first: bool) -> jax.Array:

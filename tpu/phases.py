@@ -1,0 +1,126 @@
+"""The phases of a training step as programs to compile, and what each leaves on a device.
+
+The programs are `dig_jax.programs`', with shapes for arguments: what is compiled is what trains.
+What lives beside a program while it runs is what `dig_jax.experience` and `train` hold on to.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dig_jax import programs, sharding
+from dig_jax.layout import Layout
+from dig_jax.model.qwen3vl import SeenImages
+from dig_jax.prompt import PromptInputs
+from dig_jax.rollout import Rollout
+
+NAMES = ("reshard", "view", "sample", "update")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """program  jitted
+    given       its arguments, trees of `jax.ShapeDtypeStruct` with shardings
+    beside      trees that stay on the devices and are no argument
+    """
+
+    program: Callable
+    given: tuple
+    beside: tuple
+
+
+@dataclass(frozen=True)
+class PromptShape:
+    """tokens  of a prompt, images included; image  (height, width) in pixels of each of two"""
+
+    tokens: int
+    image: tuple[int, int]
+
+
+def phases(layout: Layout, shape: PromptShape) -> dict[str, Phase]:
+    """Every phase of a step, in order; without "view" where the vision tower is trained."""
+    state, weights = programs.state_shapes(layout), programs.rollout_shapes(layout)
+    prompt, pixels = prompt_shapes(layout, shape), pixel_shapes(layout, shape)
+    images = seen_shapes(layout, shape) if layout.tower_frozen else pixels
+    rollout, reward = answer_shapes(layout)
+    found = {
+        "reshard": Phase(
+            programs.jit_reshard(layout),
+            (state.params,),
+            (state.opt_state, state.reference, prompt),
+        ),
+        "view": Phase(programs.jit_viewer(layout), (weights, prompt, pixels), (state,)),
+        "sample": Phase(
+            programs.jit_sampler(layout), (weights, prompt, images, _key(layout)), (state,)
+        ),
+        "update": Phase(programs.jit_update(layout), (state, prompt, images, rollout, reward), ()),
+    }
+    if not layout.tower_frozen:
+        del found["view"]
+    return found
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Of arrays or shapes with shardings, in a device's own memory: the host's is not counted."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+        if leaf.sharding.memory_kind != "pinned_host"
+    )
+
+
+def prompt_shapes(layout: Layout, shape: PromptShape) -> PromptInputs:
+    """`Session.prompt_rows` of a step."""
+    row = _rows(layout, jnp.int32)
+    return PromptInputs(
+        tokens=row(shape.tokens),
+        slot=row(shape.tokens),
+        positions=row(3, shape.tokens),
+        length=row(),
+        next_position=row(),
+        grids=row(2, 2),
+    )
+
+
+def pixel_shapes(layout: Layout, shape: PromptShape) -> jax.ShapeDtypeStruct:
+    """Both images of every pair."""
+    return _rows(layout, jnp.uint8)(2, *shape.image, 3)
+
+
+def seen_shapes(layout: Layout, shape: PromptShape) -> SeenImages:
+    """`jit_viewer`'s result."""
+    text, vision = layout.model.text, layout.model.vision
+    cells = 2 * math.prod(side // vision.cell for side in shape.image)
+    row = _rows(layout, jnp.dtype(layout.model.compute_dtype))
+    return SeenImages(
+        tokens=row(cells, text.width), deepstack=row(len(vision.deepstack), cells, text.width)
+    )
+
+
+def answer_shapes(layout: Layout) -> tuple[Rollout, jax.ShapeDtypeStruct]:
+    """`jit_sampler`'s result, and the rewards."""
+    group, length = layout.cfg.rollout.group, layout.cfg.rollout.max_tokens
+    numbers, flags = _rows(layout, jnp.int32), _rows(layout, jnp.bool_)
+    floats = _rows(layout, jnp.float32)
+    rollout = Rollout(
+        tokens=numbers(group, length),
+        valid=flags(group, length),
+        ended=flags(group),
+        logp=floats(group, length),
+    )
+    return rollout, floats(group)
+
+
+def _rows(layout: Layout, dtype) -> Callable[..., jax.ShapeDtypeStruct]:
+    """Shapes [B, ...] of a step's pairs, spread as they come."""
+    pairs, where = layout.cfg.pairs_per_step, sharding.batch_sharding(layout.mesh)
+    return lambda *shape: jax.ShapeDtypeStruct((pairs, *shape), dtype, sharding=where)
+
+
+def _key(layout: Layout) -> jax.ShapeDtypeStruct:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(layout.mesh))
