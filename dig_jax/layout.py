@@ -40,7 +40,10 @@ class Layout:
     @property
     def rollout_model(self) -> ModelConfig:
         """The model that answers: adapters are in its weights."""
-        return replace(self.model, lora=None)
+        layers = self.cfg.rollout.layers
+        return replace(
+            self.model, lora=None, layers=self.model.layers if layers == "model" else layers
+        )
 
     @property
     def tower_frozen(self) -> bool:
