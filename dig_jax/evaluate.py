@@ -28,7 +28,6 @@ from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.custom import find_function
 from dig_jax.reward.matching import assign_on_host
 from dig_jax.reward.reward import matching_cost
-from dig_jax.rollout import make_sampler
 from dig_jax.runlog import progress, write_whole
 from dig_jax.session import Session, load_weights, open_session
 from dig_jax.sft import answer_text
@@ -52,23 +51,16 @@ def make_scorer(
     Its weights are those of `programs.jit_reshard`.
 
     answers   drawn per pair
-    label     of its progress, and of the program that it compiles once for all batches
+    label     of its progress, and of what it compiles once for all batches
 
     A row holds the pair's true and predicted boxes (unit frame), the answer's text, and every
     metric of METRICS, averaged over the pair's answers if there are several. The draws depend on
     the seed and the pair's place alone, so that every validation of a run draws alike.
     """
     cfg = session.cfg
-    sampler = make_sampler(
-        session.rollout_model, group=answers, max_tokens=cfg.rollout.max_tokens, **vars(decoding)
+    sample = programs.jit_sampler(
+        session, group=answers, decoding=decoding, name=f"{label}_answers", whole=True
     )
-
-    def draw(*args):
-        return sampler(*args)
-
-    draw.__name__ = f"{label}_answers"  # as JAX's log of compilations and profiles show it
-    whole = sharding.replicated(session.mesh)
-    sample = session.jit(draw, out_shardings=whole)
     reward_of = make_answer_reward(cfg)
     prompt = session.prompt_rows(cfg.eval.batch)
     key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)

@@ -44,7 +44,9 @@ class Layout:
     @property
     def rollout_model(self) -> ModelConfig:
         """The model that answers: adapters are in its weights, which stay where they are."""
-        return replace(self.model, lora=None, split="heads")
+        layers = self.cfg.rollout.layers
+        layers = self.model.layers if layers == "model" else layers
+        return replace(self.model, lora=None, split="heads", layers=layers)
 
     @property
     def tower_frozen(self) -> bool:

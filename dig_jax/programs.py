@@ -2,24 +2,30 @@
 
     reshard   train layout -> the weights that answer: cast, adapters merged, in rollout layout
     view      images -> what the vision tower makes of them, where it is frozen
-    sample    rollout weights, prompt, images -> Rollout
+    sample    rollout weights, prompt, images -> Rollout; several programs with rollout.chunk
     update    TrainState, Rollout, rewards -> TrainState
 
-`train` runs them; `tpu/preflight.py` compiles the same ones ahead of time.
+`train` runs them; `tpu/preflight.py` compiles the same ones ahead of time. `sampler_programs` has
+the programs of `sample` one by one.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
+from jax.sharding import NamedSharding
 
 from dig_jax import sharding
+from dig_jax.decoding import Decoding
 from dig_jax.grpo import TrainState, make_update
 from dig_jax.layout import Layout
 from dig_jax.model import lora
 from dig_jax.model.params import Params, answering, model_specs
-from dig_jax.model.qwen3vl import see_images
+from dig_jax.model.qwen3vl import AnswerCache, PromptCache, see_images
 from dig_jax.optim import Optimizer, make_optimizer, opt_shardings
-from dig_jax.rollout import make_sampler
+from dig_jax.rollout import DecodeState, make_decoder, make_sampler
+from dig_jax.staged import Places, Program, make_programs, make_staged
+from dig_jax.stages import Plan, make_plan
 from dig_jax.trainable import split
 
 
@@ -114,16 +120,103 @@ def _rollout_weights(layout: Layout, params: Params) -> Params:
     return answering(lora.merge(params, layout.model), layout.rollout_model)
 
 
-def jit_sampler(layout: Layout) -> Callable:
-    """`rollout.make_sampler` at the rollout's settings, for `jit_reshard`'s weights."""
+def jit_sampler(
+    layout: Layout,
+    *,
+    group: int = 0,
+    decoding: Decoding | None = None,
+    name: str = "sample",
+    whole: bool = False,
+) -> Callable:
+    """sample(params, prompt, images, key, first_row=0) -> Rollout, for `jit_reshard`'s weights.
+
+    group     answers per pair; 0: rollout.group
+    decoding  how tokens are chosen; None: drawn at rollout.temperature
+    name      of the program, or before those of several, in JAX's log of compilations
+    whole     every device gets all answers; else they are spread as the pairs are
+
+    One program where rollout.chunk and rollout.compact ask for no stages, else those of
+    `sampler_programs`, compiled at the first call.
+    """
+    how = {"group": group, "decoding": decoding, "name": name, "whole": whole}
+    if _in_stages(layout):
+        return make_staged(partial(sampler_programs, layout, **how), partial(_plan, layout, group))
+    sampler = make_sampler(layout.rollout_model, **_sampling(layout, group, decoding))
+
+    def sample(*args):
+        return sampler(*args)
+
+    sample.__name__ = name
+    return layout.jit(sample, out_shardings=_answers_at(layout, whole))
+
+
+def sampler_programs(
+    layout: Layout,
+    params: Params,
+    prompt,
+    images,
+    key,
+    *,
+    group: int = 0,
+    decoding: Decoding | None = None,
+    name: str = "sample",
+    whole: bool = False,
+) -> dict[str, Program]:
+    """What `jit_sampler` runs, each with the shapes that it is called with.
+
+    params, prompt, images, key  trees of `jax.ShapeDtypeStruct` with shardings
+
+    {"sample": ...} where it is one program, else those that `staged` names. Of those the last
+    decode_i with all rows has the largest caches.
+    """
+    given, how = (params, prompt, images, key), {"group": group, "decoding": decoding}
+    if not _in_stages(layout):
+        return {"sample": Program(jit_sampler(layout, **how, name=name, whole=whole), given)}
+    decoder = make_decoder(layout.rollout_model, **_sampling(layout, group, decoding))
+    plan, places = _plan(layout, group, prompt.tokens.shape[0]), _places(layout, whole)
+    return make_programs(decoder, plan, given, jit=layout.jit, places=places, name=name)
+
+
+def _in_stages(layout: Layout) -> bool:
     cfg = layout.cfg.rollout
-    sample = make_sampler(
-        layout.rollout_model,
-        group=cfg.group,
-        max_tokens=cfg.max_tokens,
-        temperature=cfg.temperature,
+    return bool(cfg.compact) or 0 < cfg.chunk < cfg.max_tokens
+
+
+def _sampling(layout: Layout, group: int, decoding: Decoding | None) -> dict:
+    """Arguments of `rollout.make_sampler`."""
+    cfg = layout.cfg.rollout
+    how = vars(decoding or Decoding(cfg.temperature))
+    return {"group": group or cfg.group, "max_tokens": cfg.max_tokens, **how}
+
+
+def _plan(layout: Layout, group: int, pairs: int) -> Plan:
+    cfg = layout.cfg.rollout
+    how = {"chunk": cfg.chunk, "compact": cfg.compact, "shards": layout.mesh.shape["fsdp"]}
+    return make_plan(pairs, group or cfg.group, cfg.max_tokens, **how)
+
+
+def _answers_at(layout: Layout, whole: bool) -> NamedSharding:
+    return (sharding.replicated if whole else sharding.batch_sharding)(layout.mesh)
+
+
+def _places(layout: Layout, whole: bool) -> Places:
+    """Caches are split over heads too: what reads them is."""
+    mesh, rows = layout.mesh, sharding.batch_sharding(layout.mesh)
+    keys, every = (
+        sharding.cache_sharding(mesh, layout.model.text.kv_heads),
+        sharding.replicated(mesh),
     )
-    return layout.jit(sample, out_shardings=sharding.batch_sharding(layout.mesh))
+    own = keys
+    if layout.rollout_model.layers == "unroll":
+        own = sharding.cache_sharding(mesh, layout.model.text.kv_heads, stacked=False)
+    answers = AnswerCache(k=own, v=own)
+    return Places(
+        cache=PromptCache(k=keys, v=keys, length=rows, next_position=rows, hidden=rows),
+        state=DecodeState(step=every, hidden=rows, answers=answers, rows=rows, drawn=rows),
+        rows=rows,
+        answers=_answers_at(layout, whole),
+        whole=every,
+    )
 
 
 def jit_viewer(layout: Layout) -> Callable:

@@ -173,6 +173,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("fsdp"))
 
 
+def cache_sharding(mesh: Mesh, kv_heads: int, *, stacked: bool = True) -> NamedSharding:
+    """Of keys and values f[L, B, _, K, ...]: over `fsdp`, and over `tensor` if that divides K.
+
+    stacked  whether there is a dimension L
+    """
+    heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
+    return NamedSharding(mesh, PartitionSpec(*[None] * stacked, "fsdp", None, heads))
+
+
 def spread(tree: Any, mesh: Mesh) -> Any:
     """Inside jit: leading dimensions over both axes, as the update wants its pairs."""
     where = NamedSharding(mesh, PartitionSpec(MESH_AXES))

@@ -97,31 +97,24 @@ def sample_pairs(cfg: Config, group: int, source: str | None, from_run: bool) ->
     """Every held-out pair with `group` answers of the policy, as rows of the file."""
     import jax
 
-    from dig_jax import sharding
+    from dig_jax import programs, sharding
     from dig_jax.data.pipeline import eval_pairs
     from dig_jax.evaluate import trained_weights
-    from dig_jax.rollout import make_sampler
     from dig_jax.session import load_weights, open_session
 
     with clear_errors():
         session = open_session(cfg, source=source)
         batches = eval_pairs(cfg, size=session.image_size)
         params = trained_weights(session) if from_run else load_weights(session, source)
-    sampler = make_sampler(
-        session.model,
-        group=group,
-        max_tokens=cfg.rollout.max_tokens,
-        temperature=cfg.rollout.temperature,
-    )
-    whole = sharding.replicated(session.mesh)
-    sample = session.jit(sampler, out_shardings=whole)
+    weights = programs.jit_reshard(session)(params)
+    sample = programs.jit_sampler(session, group=group, whole=True)
     prompt, key = session.prompt_rows(cfg.eval.batch), jax.random.key(cfg.seed)
     key = sharding.replicate(jax.random.key_data(key), session.mesh)
     pairs = []
     for number, batch in enumerate(progress(batches, "answers")):
         images = sharding.shard_global(batch.images, session.mesh)
         first = number * cfg.eval.batch
-        host = jax.device_get(sample(params, prompt, images, jax.random.wrap_key_data(key), first))
+        host = jax.device_get(sample(weights, prompt, images, jax.random.wrap_key_data(key), first))
         texts = session.texts(host.tokens, host.valid.sum(-1))
         pairs += batch_rows(cfg, batch, texts, host.ended, host.valid.sum(-1))
     return pairs

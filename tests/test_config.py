@@ -47,6 +47,8 @@ def path(tmp_path):
         ("prompt.add_vision_id=maybe", r"prompt.add_vision_id='maybe' is not a truth value"),
         ("reward.think=never", r"reward.think='never' is not a choice; use one of 'none'"),
         ("rollout.temperature=0", r"rollout.temperature=0.0 is not above 0"),
+        ("rollout.chunk=-1", r"rollout.chunk=-1 is below 0; use 0 or more"),
+        ("rollout.compact=0.95", r"rollout.compact=0.95 is neither 0 nor within \[0.1, 0.9\]; use"),
         ("rollout.group=1", r"rollout.group=1 is below 2; use 2 or more"),
         ("data.image_width=0", r"data.image_width=0 is below 1; use 1 or more"),
         ("data.workers=-1", r"data.workers=-1 is below 0; use 0 or more"),

@@ -190,63 +190,6 @@ def test_answers_are_scored_in_the_order_of_pairs_and_group():
     np.testing.assert_allclose(found[::-1, ::-1], logp, atol=1e-5)
 
 
-def hf_warped(logits: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
-    """HF's TopKLogitsWarper, then TopPLogitsWarper, row by row as they are defined; -inf: gone."""
-    out = logits.astype(np.float64)
-    for row in out.reshape(-1, out.shape[-1]):
-        if top_k:
-            row[row < np.sort(row)[-min(top_k, len(row))]] = -np.inf
-        if top_p < 1:
-            order = np.argsort(row, kind="stable")
-            weight = np.exp(row[order] - row.max())
-            gone = np.cumsum(weight / weight.sum()) <= 1 - top_p
-            gone[-1] = False
-            row[order[gone]] = -np.inf
-    return out
-
-
-@pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (0, 0.9), (20, 0.8), (1, 1.0), (0, 1e-6)])
-def test_truncation_keeps_the_tokens_that_hfs_warpers_keep(top_k, top_p):
-    logits = np.random.default_rng(0).normal(0, 3, (3, 4, 64)).astype(np.float32)
-    expected = hf_warped(logits, top_k, top_p)
-    found = np.asarray(jax.jit(rollout.keep_likeliest, static_argnums=(1, 2))(logits, top_k, top_p))
-    kept = np.isfinite(expected)
-    assert kept.any(-1).all()
-    assert not kept.all(-1).any()
-    np.testing.assert_array_equal(found[kept], logits[kept])
-    assert (found[~kept] == rollout.BAN).all()
-
-
-def test_truncation_treats_ties_as_hf_does():
-    """Top-k keeps all that tie with the last; top-p drops the earlier of equals first."""
-    row = np.log(np.float32([0.125, 0.25, 0.25, 0.25, 0.125]))
-    for top_k, top_p, kept in (
-        (2, 1.0, [1, 2, 3]),
-        (4, 1.0, [0, 1, 2, 3, 4]),
-        (0, 0.6, [1, 2, 3]),  # 0.125 + 0.125 < 0.4 < + 0.25: the third quarter is kept too
-        (0, 0.45, [2, 3]),
-        (3, 0.3, [3]),
-    ):
-        found = np.flatnonzero(np.asarray(rollout.keep_likeliest(row, top_k, top_p)) > -1e29)
-        expected = np.flatnonzero(np.isfinite(hf_warped(row[None], top_k, top_p)[0]))
-        assert found.tolist() == expected.tolist() == kept, (top_k, top_p)
-
-
-def test_a_probability_of_exactly_one_minus_top_p_goes_as_in_hf():
-    """Four equal tokens sum to 0.25, 0.5, 0.75, 1 without rounding: two are at most 1 - 0.5."""
-    even = np.zeros(4, np.float32)
-    kept = np.asarray(rollout.keep_likeliest(even, 0, 0.5)) > -1e29
-    assert kept.tolist() == [False, False, True, True]
-    np.testing.assert_array_equal(kept, np.isfinite(hf_warped(even[None], 0, 0.5)[0]))
-
-
-def test_no_truncation_is_the_identity_to_the_bit():
-    """As the sampler of training has it: the same array object, not one operation."""
-    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64)), jnp.float32)
-    assert rollout.keep_likeliest(logits, 0, 1.0) is logits
-    assert rollout.keep_likeliest(logits, 64, 1.0) is logits
-
-
 def test_a_truncated_sampler_draws_only_kept_tokens():
     """First tokens of 4 x 1,000 answers: all within the three likeliest, each of those drawn."""
     sample = fakes.quick_jit(

@@ -161,45 +161,53 @@ def attend(q: jax.Array, segments: list[Segment]) -> jax.Array:
 def token(
     kind: str,
     q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
     prompt: tuple[jax.Array, jax.Array],
     prompt_valid: jax.Array,
     own: tuple[jax.Array, jax.Array],
     filled: jax.Array,
+    new: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """One new token per answer reads its pair's prompt, its answer so far, and itself.
 
     q             f[B, G, N, H]
-    k, v          f[B, G, K, H]         the new token's
-    prompt        k, v f[B, P, K, H]    shared by the group
+    prompt        k, v f[B, K, P, H]    shared by the group
     prompt_valid  bool[B, P]
     own           k, v f[B, G, K, T, H]
     filled        bool[T]
+    new           k, v f[B, G, K, H]    the new token's, where `own` does not hold it yet
     ->            f[B, G, N, H]
 
     The answers' own keys are read once by few queries. For that "xla" multiplies and sums: on a
     CPU a matrix product for every answer and head costs more to start than to compute.
     """
     b, g, n, h = q.shape
-    heads = k.shape[2]
-    q = q.reshape(b, g, heads, n // heads, h) * h**-0.5
+    heads, scale = prompt[0].shape[1], h**-0.5
+    q = q.reshape(b, g, heads, n // heads, h) * scale
     score, weigh = _PRODUCTS["sum" if kind == "xla" else "dot"]
-    pairs = jnp.einsum("bgkrh,bpkh->bgkrp", q, prompt[0], preferred_element_type=jnp.float32)
-    mine, now = score(q, own[0]), score(q, k[:, :, :, None])
-    logits = jnp.concatenate(
-        [
-            jnp.where(prompt_valid[:, None, None, None], pairs, NEGATIVE),
-            jnp.where(filled, mine, NEGATIVE),
-            now,
-        ],
-        axis=-1,
+
+    def by_head(a):  # [B, G, K, R, _] -> [B, K, G x R, _]
+        return a.swapaxes(1, 2).reshape(b, heads, -1, a.shape[-1])
+
+    def by_answer(a):
+        return a.reshape(b, heads, g, -1, a.shape[-1]).swapaxes(1, 2)
+
+    shared = jnp.einsum(
+        "bkmh,bkph->bkmp", by_head(q), prompt[0], preferred_element_type=jnp.float32
     )
-    weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
-    shared, tokens = pairs.shape[-1], mine.shape[-1]
-    out = jnp.einsum("bgkrp,bpkh->bgkrh", weights[..., :shared], prompt[1])
-    out = out + weigh(weights[..., shared : shared + tokens], own[1])
-    return (out + weights[..., -1:] * v[:, :, :, None]).reshape(b, g, n, h)
+    mine = by_head(score(q, own[0]))
+    logits = [
+        jnp.where(prompt_valid[:, None, None], shared, NEGATIVE),
+        jnp.where(filled, mine, NEGATIVE),
+    ]
+    if new is not None:
+        logits.append(by_head(score(q, new[0][:, :, :, None])))
+    weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(q.dtype)
+    ends = (shared.shape[-1], shared.shape[-1] + mine.shape[-1])
+    out = by_answer(jnp.einsum("bkmp,bkph->bkmh", weights[..., : ends[0]], prompt[1]))
+    out = out + weigh(by_answer(weights[..., ends[0] : ends[1]]), own[1])
+    if new is not None:
+        out = out + by_answer(weights[..., ends[1] :]) * new[1][:, :, :, None]
+    return out.reshape(b, g, n, h)
 
 
 def _score_sum(q, k):

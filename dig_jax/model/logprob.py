@@ -36,6 +36,17 @@ def answer_logits(
     return jnp.where(banned, BAN, logits / temperature)
 
 
+def logits_logp(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Log-probability f32[...] of given tokens i32[...] under `answer_logits` f32[..., V], nats.
+
+    `token_logp` for logits that are there already: one chunk, the same sums.
+    """
+    top = logits.max(-1)
+    total = jnp.exp(logits - top[..., None]).sum(-1)
+    chosen = jnp.arange(logits.shape[-1]) == tokens[..., None]
+    return jnp.where(chosen, logits, 0.0).sum(-1) - (top + jnp.log(total))
+
+
 def token_logp(
     hidden: jax.Array,
     head: jax.Array,

@@ -18,7 +18,7 @@ from dig_jax.prompt import PromptInputs
 class PromptCache:
     """An encoded prompt.
 
-    k, v           f[L, B, P, K, H]   rotated keys and values
+    k, v           f[L, B, P, K, H]   rotated keys and values; or see `for_decoding`
     length         i32[B]             tokens that are not padding
     next_position  i32[B]             position of the first answer token, on all axes
     hidden         f[B, D]            final state of the last token: predicts answer token 0
@@ -33,15 +33,31 @@ class PromptCache:
     @property
     def valid(self) -> jax.Array:
         """bool[B, P], false at padding."""
-        return jnp.arange(self.k.shape[2]) < self.length[:, None]
+        return jnp.arange(jax.tree.leaves(self.k)[0].shape[2]) < self.length[:, None]
 
 
 @struct.dataclass
 class AnswerCache:
-    """Keys and values of the answers so far; k, v f[L, B, G, K, T, H]."""
+    """Keys and values of the answers so far.
 
-    k: jax.Array
-    v: jax.Array
+    k, v  f[L, B, G, K, T, H]; with config.layers "unroll" f[B, G, K, T, H] of each block
+    """
+
+    k: jax.Array | tuple[jax.Array, ...]
+    v: jax.Array | tuple[jax.Array, ...]
+
+    @property
+    def length(self) -> int:
+        """T, the tokens that there is room for."""
+        return jax.tree.leaves(self.k)[0].shape[-2]
+
+    def with_room(self, length: int) -> "AnswerCache":
+        """The same with room for more tokens."""
+
+        def pad(a):
+            return jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, length - a.shape[-2]), (0, 0)])
+
+        return jax.tree.map(pad, self)
 
 
 def _dtype(config: ModelConfig):
@@ -164,9 +180,33 @@ def score_tokens(
 def empty_answers(config: ModelConfig, cache: PromptCache, group: int, length: int) -> AnswerCache:
     """A cache for `group` answers of up to `length` tokens per pair."""
     layers, pairs, _, heads, dim = cache.k.shape
-    zeros = jnp.zeros((layers, pairs, group, heads, length, dim), cache.k.dtype)
-    zeros = place(zeros, config.split, rows=1, heads=3)
-    return AnswerCache(k=zeros, v=zeros)
+    shape, dtype = (pairs, group, heads, length, dim), cache.k.dtype
+
+    def zeros():
+        if config.layers == "unroll":
+            each = (jnp.zeros(shape, dtype) for _ in range(layers))
+            return tuple(place(one, config.split, rows=0, heads=2) for one in each)
+        return place(jnp.zeros((layers, *shape), dtype), config.split, rows=1, heads=3)
+
+    return AnswerCache(k=zeros(), v=zeros())
+
+
+def for_decoding(
+    params: Params, config: ModelConfig, cache: PromptCache
+) -> tuple[Params, PromptCache]:
+    """Weights and prompts as `decode_token` reads them at every token; once is enough.
+
+    With config.layers "unroll" blocks and keys become a tuple with an entry per block, of keys and
+    values f[B, K, P, H]. Sliced and transposed at every token they would be copied every time.
+    """
+    if config.layers != "unroll" or isinstance(params["blocks"], tuple):
+        return params, cache
+    blocks = lora.blocks_of(params, config)
+    layers = range(config.text.layers)
+    each = tuple(jax.tree.map(lambda a, n=n: a[n], blocks) for n in layers)
+    k, v = (tuple(a[n].swapaxes(1, 2) for n in layers) for a in (cache.k, cache.v))
+    plain = {name: tree for name, tree in params.items() if name != "lora"}
+    return plain | {"blocks": each}, cache.replace(k=k, v=v)
 
 
 def decode_token(
@@ -179,11 +219,16 @@ def decode_token(
 ) -> tuple[jax.Array, AnswerCache]:
     """Read answer token number `step` of every answer; predict the next one.
 
-    token  i32[B, G];  step  i32[]
-    ->     hidden f[B, G, D], and the cache with this token written
+    params, cache  as they are, or from `for_decoding`
+    token          i32[B, G];  step  i32[]
+    ->             hidden f[B, G, D], and the cache with this token written
     """
-    x, k, v = text.token_pass(
-        lora.blocks_of(params, config),
+    params, cache = for_decoding(params, config, cache)
+    blocks, read = params["blocks"], text.token_loop
+    if not isinstance(blocks, tuple):
+        blocks, read = lora.blocks_of(params, config), text.token_pass
+    x, k, v = read(
+        blocks,
         _embed(params, token, config),
         cache.next_position + step,
         (cache.k, cache.v),
@@ -192,11 +237,7 @@ def decode_token(
         step,
         config,
     )
-
-    def write(old, new):
-        return jax.lax.dynamic_update_slice_in_dim(old, new[..., None, :], step, axis=4)
-
-    return final_norm(params, x, config), AnswerCache(k=write(answers.k, k), v=write(answers.v, v))
+    return final_norm(params, x, config), AnswerCache(k=k, v=v)
 
 
 def full_logits(

@@ -33,13 +33,14 @@ def mrope_angles(
     return chosen * jnp.asarray(frequency, jnp.float32)
 
 
-def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+def rotate(x: jax.Array, angles: jax.Array | tuple[jax.Array, jax.Array]) -> jax.Array:
     """Rotate half-split pairs by `angles`, in float32, back in x's dtype.
 
     x        [..., heads, H]
-    angles   f32[..., H/2]   broadcast over heads
+    angles   f32[..., H/2]   broadcast over heads; or their cosines and sines
     """
-    cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
+    turn = angles if isinstance(angles, tuple) else (jnp.cos(angles), jnp.sin(angles))
+    cos, sin = (a[..., None, :] for a in turn)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)

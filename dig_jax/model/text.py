@@ -5,7 +5,7 @@ own answer so far. Prompts and answers are right-padded, so causality and length
 masks; `attention` computes them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -151,31 +151,76 @@ def token_pass(
     step_index: jax.Array,
     config: ModelConfig,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """All blocks over one new token per answer, with caches that are only read.
+    """All blocks over one new token per answer, in one scan.
 
     x           f[B, G, D]
     positions   i32[B]
+    prompt      k, v f[L, B, P, K, H]
     answers     k, v f[L, B, G, K, T, H]   entries before `step_index` are filled
-    ->          hidden f[B, G, D], new k and v f[L, B, G, K, H]
+    ->          hidden f[B, G, D], and the answers with this token's keys and values
 
     The cache is a scan input and the new key a third segment: writing into a carried cache
     inside the scan would copy it once per layer.
     """
     filled = jnp.arange(answers[0].shape[-2]) < step_index
-    angles = angles_of(jnp.repeat(positions[:, None], 3, -1), config)[:, None, None]
+    turn = _turn(positions, config)
 
     def step(x, layer):
         p, prompt_k, prompt_v, own_k, own_v = layer
-        prompt, own = (prompt_k, prompt_v), (own_k, own_v)
+        prompt, own = (prompt_k.swapaxes(1, 2), prompt_v.swapaxes(1, 2)), (own_k, own_v)
 
-        def mix(*new):
-            new = (a[:, :, 0] for a in new)
-            read = (prompt, prompt_valid, own, filled)
-            return attention.token(config.attention, *new, *read)[:, :, None]
+        def mix(q, k, v):
+            read = (prompt, prompt_valid, own, filled, (k[:, :, 0], v[:, :, 0]))
+            return attention.token(config.attention, q[:, :, 0], *read)[:, :, None]
 
-        x, (k, v) = block(p, x, angles, config, mix)
+        x, (k, v) = block(p, x, turn, config, mix)
         return x, (k[:, :, 0], v[:, :, 0])
 
-    stack = (blocks, *prompt, *answers)
-    x, (k, v) = over_layers(step, x[:, :, None], stack, layers=config.layers)
-    return x[:, :, 0], k, v
+    x, new = jax.lax.scan(step, x[:, :, None], (blocks, *prompt, *answers))
+    return x[:, :, 0], *(_write(a, n, step_index) for a, n in zip(answers, new, strict=True))
+
+
+def token_loop(
+    blocks: Sequence[Params],
+    x: jax.Array,
+    positions: jax.Array,
+    prompt: tuple[Sequence[jax.Array], Sequence[jax.Array]],
+    prompt_valid: jax.Array,
+    answers: tuple[Sequence[jax.Array], Sequence[jax.Array]],
+    step_index: jax.Array,
+    config: ModelConfig,
+) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """`token_pass`, block after block; every sequence has one entry per block.
+
+    prompt   k, v f[B, K, P, H] of each block, which the matrix products read as they are
+    answers  k, v f[B, G, K, T, H] of each block
+
+    A block's keys are written before they are read, which costs no copy here.
+    """
+    filled = jnp.arange(answers[0][0].shape[-2]) <= step_index
+    turn, x, written = _turn(positions, config), x[:, :, None], []
+    for p, *caches in zip(blocks, *prompt, *answers, strict=True):
+
+        def mix(q, k, v, caches=caches):
+            prompt, own = tuple(caches[:2]), caches[2:]
+            own = tuple(_write(a, n[:, :, 0], step_index) for a, n in zip(own, (k, v), strict=True))
+            written.append(own)
+            read = (prompt, prompt_valid, own, filled)
+            return attention.token(config.attention, q[:, :, 0], *read)[:, :, None]
+
+        x, _ = block(p, x, turn, config, mix)
+    return x[:, :, 0], *zip(*written, strict=True)
+
+
+def _turn(positions: jax.Array, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines f32[B, 1, 1, H/2] at positions i32[B], the same for all blocks.
+
+    Behind a barrier: XLA would compute them again for every head of every block.
+    """
+    angles = angles_of(jnp.repeat(positions[:, None], 3, -1), config)[:, None, None]
+    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+
+
+def _write(cache: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
+    """cache f[..., T, H] with new f[..., H] as entry `at`."""
+    return jax.lax.dynamic_update_slice_in_dim(cache, new[..., None, :], at, axis=-2)

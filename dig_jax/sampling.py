@@ -1,0 +1,113 @@
+"""Choosing the next token: its log-probability, and which tokens may be chosen at all.
+
+Everything here is element by element or a sum over the vocabulary, so that logits whose vocabulary
+is split over devices stay where they are: nothing is sorted, and only one number per row travels.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dig_jax.model.logprob import BAN, answer_logits, banned_tokens, logits_logp
+from dig_jax.model.params import ModelConfig
+
+
+def make_pick(
+    config: ModelConfig, *, temperature: float, top_k: int = 0, top_p: float = 1.0
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Bind the statics; returns pick(hidden, head, key, rows) -> (token, logp).
+
+    hidden  f[..., D];  head  f32[D, V]
+    rows    i32[...]   a row's noise depends on key and its number alone
+    ->      token i32[...]; logp f32[...], nats, of the distribution before truncation
+
+    At temperature 0 the likeliest token, whatever the key, and its log-probability at 1.
+    """
+    banned = banned_tokens(config)
+
+    def pick(hidden, head, key, rows):
+        logits = answer_logits(hidden, head, temperature=temperature or 1.0, banned=banned)
+        scores = logits
+        if temperature:
+            scores = keep_likeliest(logits, top_k, top_p)
+            keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows.reshape(-1))
+            noise = jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:]))(keys)
+            scores += noise.reshape(logits.shape)
+        token = first_highest(scores)
+        return token, logits_logp(logits, token)
+
+    return pick
+
+
+def first_highest(scores: jax.Array) -> jax.Array:
+    """`argmax` over the last axis, i32[...]: two plain reductions, which a CPU vectorises.
+
+    A row that is not a number anywhere gives its last index.
+    """
+    ids = jnp.arange(scores.shape[-1], dtype=jnp.int32)
+    highest = scores == scores.max(-1, keepdims=True)
+    return jnp.where(highest, ids, scores.shape[-1] - 1).min(-1)
+
+
+def keep_likeliest(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
+    """Bans all but the likeliest tokens (HF `TopKLogitsWarper`, then `TopPLogitsWarper`).
+
+    logits  f32[..., V]   already scaled by the temperature
+    top_k   tokens kept, and whatever ties with the last of them; 0 = all
+    top_p   probability kept: those tokens go whose probability, with all less likely ones, is
+            at most 1 - top_p; of equal ones the first goes first; the likeliest stays; 1 = all
+    ->      f32[..., V]   the same array where nothing is asked for
+
+    The threshold is found by bisection over the bits of a float, 32 sums over the vocabulary.
+    """
+    if 0 < top_k < logits.shape[-1]:
+        order = _ordered(logits)
+        least = _largest_such(order, lambda t: (order >= t).sum(-1, keepdims=True) >= top_k)
+        logits = jnp.where(order < least, BAN, logits)
+    if top_p < 1:
+        logits = jnp.where(_unlikely(logits, 1 - top_p), BAN, logits)
+    return logits
+
+
+def _unlikely(logits: jax.Array, spare: float) -> jax.Array:
+    """Where the least likely tokens are that together have at most `spare`; bool[..., V].
+
+    All below a threshold go, and of those that equal it, as many as there is room for, the first
+    ones first.
+    """
+    order, weight = _ordered(logits), jax.nn.softmax(logits, axis=-1)
+
+    def below(threshold):
+        return jnp.where(order < threshold, weight, 0.0).sum(-1, keepdims=True)
+
+    least = _largest_such(order, lambda t: below(t) <= spare)
+    least = jnp.minimum(least, order.max(-1, keepdims=True))
+    equal = order == least
+    each = jnp.where(equal, weight, 0.0).max(-1, keepdims=True)
+    count = jnp.minimum(jnp.floor((spare - below(least)) / each), equal.sum(-1, keepdims=True) - 1)
+    ids = jnp.arange(logits.shape[-1], dtype=jnp.uint32)
+    ids = jnp.where(equal, ids, jnp.uint32(0xFFFFFFFF))
+    # the largest id that fewer than `count` equal tokens precede or share: ids below it go
+    end = _largest_such(ids, lambda t: (ids < t).sum(-1, keepdims=True) <= count)
+    return (order < least) | (ids < end)
+
+
+def _ordered(x: jax.Array) -> jax.Array:
+    """uint32 that order as the float32 do; -0 and 0 are equal."""
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
+    sign = jnp.uint32(0x80000000)
+    return jnp.where(bits >= sign, ~bits, bits | sign)
+
+
+def _largest_such(like: jax.Array, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The largest t uint32[..., 1] for which holds(t), which is true up to it and false beyond.
+
+    like  uint32[..., V], for the shape.  holds(0) is taken for true.
+    """
+
+    def add(number, found):
+        tried = found | (jnp.uint32(0x80000000) >> number.astype(jnp.uint32))
+        return jnp.where(holds(tried), tried, found)
+
+    return jax.lax.fori_loop(0, 32, add, jnp.zeros((*like.shape[:-1], 1), jnp.uint32))
