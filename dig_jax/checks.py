@@ -37,7 +37,7 @@ def devices(cfg: Config) -> Finding:
     kind = "" if found[0].device_kind == found[0].platform else f" ({found[0].platform})"
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     mesh = sharding.make_mesh(cfg.mesh)
-    sharding.process_slice(mesh)
+    sharding.process_shares(mesh)
     text = f"{len(found)} x {found[0].device_kind}{kind}{processes}, {own}; "
     return Finding(f"{text}mesh fsdp {cfg.mesh.fsdp} x tensor {cfg.mesh.tensor}", mesh)
 

@@ -14,7 +14,6 @@ from dig_jax.config import Config, best_score
 from dig_jax.findings import Finding
 from dig_jax.layout import Layout
 from dig_jax.memory import bytes_text
-from dig_jax.model.hf_files import is_remote
 from dig_jax.model.params import ModelConfig
 from dig_jax.runlog import METRICS
 
@@ -24,10 +23,6 @@ _ELSEWHERE = "name another folder with --run-dir"
 
 def writing(cfg: Config) -> Finding:
     """A file is created, written, synced, read back and deleted in the run folder."""
-    if is_remote(cfg.run_dir):
-        rule = "a run is written through local paths: this would be a local folder with that name"
-        remedy = "use a folder of this machine, or one of a bucket that is mounted here"
-        return Finding(cfg.run_dir, rule=rule, remedy=remedy)
     folder = Path(cfg.run_dir)
     try:
         write_test(folder)
