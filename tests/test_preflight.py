@@ -272,6 +272,8 @@ def test_a_compiler_that_refuses_or_crashes_exits_with_1(monkeypatch, capsys):
     code, text = run_main(monkeypatch, capsys, {"update": crash}, "--phase", "update")
     assert code == 1
     assert "no program" in text
+    assert "did not compile" in text
+    assert "try --set" not in text
 
 
 def test_a_missing_compiler_is_told_with_the_command(monkeypatch):

@@ -38,10 +38,12 @@ def fits(result: Result, on: Slice) -> bool:
 
 def explain(result: Result, cfg: Config) -> str:
     """What takes the memory of a phase that does not fit, and what to change."""
-    lines = [f"{result.phase} does not fit. The compiler says:"] if result.problem else []
-    lines += [f"    {line}" for line in result.problem.splitlines()[:40]]
+    told = [f"    {line}" for line in result.problem.splitlines()[:40]]
+    if result.problem and not result.needs:  # whatever it was, it was not memory
+        return "\n".join([f"{result.phase} did not compile:", *told])
+    lines = [f"{result.phase} does not fit; the compiler says:", *told]
     if result.largest:
-        lines.append(f"{result.phase} does not fit. Its largest values on a device:")
+        lines = [f"{result.phase} does not fit; its largest values on a device:"]
     lines += [f"    {size / GIB:6.2f} GiB  {shape}  {op}" for size, shape, op in result.largest]
     lines += [f"  try --set {change}" for change in changes(result, cfg)]
     lines.append(f"  or rollout.max_tokens below {cfg.rollout.max_tokens}, or a larger slice")
