@@ -8,13 +8,14 @@ import os
 import shutil
 from pathlib import Path
 
+import jax
+
 from dig_jax import checkpoint, memory
 from dig_jax.best import FOLDER as BEST
 from dig_jax.config import Config, best_score
 from dig_jax.findings import Finding
 from dig_jax.layout import Layout
 from dig_jax.memory import bytes_text
-from dig_jax.model.hf_files import is_remote
 from dig_jax.model.params import ModelConfig
 from dig_jax.runlog import METRICS
 
@@ -24,10 +25,6 @@ _ELSEWHERE = "name another folder with --run-dir"
 
 def writing(cfg: Config) -> Finding:
     """A file is created, written, synced, read back and deleted in the run folder."""
-    if is_remote(cfg.run_dir):
-        rule = "a run is written through local paths: this would be a local folder with that name"
-        remedy = "use a folder of this machine, or one of a bucket that is mounted here"
-        return Finding(cfg.run_dir, rule=rule, remedy=remedy)
     folder = Path(cfg.run_dir)
     try:
         write_test(folder)
@@ -38,9 +35,13 @@ def writing(cfg: Config) -> Finding:
 
 
 def write_test(folder: Path) -> None:
-    """Leaves the disk as it was; raises OSError where a folder or a file cannot be made."""
+    """Leaves the disk as it was; raises OSError where a folder or a file cannot be made.
+
+    With several processes the folder itself stays: another may be about to write there.
+    """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    path = folder / f".doctor-{os.getpid()}"
+    made = made if jax.process_count() == 1 else []
+    path = folder / f".doctor-{jax.process_index()}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:

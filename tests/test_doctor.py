@@ -123,7 +123,6 @@ REDS = [  # settings, the row that turns red, what it says, its remedy, what is 
         ["weights", "images", "prompt", "answers", "memory at rest", "disk"],
     ),
     (["prompt.max_tokens=9"], "prompt", "more than prompt.max_tokens=9", "shorten", ["answers"]),
-    (["run_dir=gs://bucket/run"], "run folder", "through local paths", "mounted here", []),
 ]
 
 
