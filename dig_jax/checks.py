@@ -13,8 +13,8 @@ from dataclasses import replace
 import jax
 from jax.sharding import Mesh
 
-from dig_jax import checkpoint, memory, session, sharding
-from dig_jax.config import Config
+from dig_jax import checkpoint, distributed, memory, session, sharding
+from dig_jax.config import Config, config_hash
 from dig_jax.findings import Finding
 from dig_jax.images import Size
 from dig_jax.layout import Layout
@@ -37,7 +37,6 @@ def devices(cfg: Config) -> Finding:
     kind = "" if found[0].device_kind == found[0].platform else f" ({found[0].platform})"
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     mesh = sharding.make_mesh(cfg.mesh)
-    sharding.process_shares(mesh)
     text = f"{len(found)} x {found[0].device_kind}{kind}{processes}, {own}; "
     return Finding(f"{text}mesh fsdp {cfg.mesh.fsdp} x tensor {cfg.mesh.tensor}", mesh)
 
@@ -149,7 +148,8 @@ def trackers(cfg: Config) -> Finding:
 
 
 def program(cfg: Config) -> Finding:
-    """Commit and versions."""
+    """Commit and versions; all processes have one configuration."""
+    distributed.check_same("configuration", config_hash(cfg))
     facts = manifest(cfg)
     commit, plus, changed = (facts["commit"] or "none, this is no checkout").partition("+")
     names = ("python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers")

@@ -60,10 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     cfg, args = parse_with_config(parser, argv)
     with joined():
         rows = run_checks(checks_of(cfg))
-        if jax.process_index() == 0:
-            print(f"config  {args.config}\nrun     {cfg.run_dir}\n")
-            print(table(rows, colour=in_colour(sys.stdout)))
-    return 1 if any(row.state == "red" for row in rows) else 0
+        red, process = any(row.state == "red" for row in rows), jax.process_index()
+        if red or not process:  # of several processes the first tells, and those that differ
+            where = f"process {process} of {jax.process_count()}\n" if process else ""
+            print(f"{where}config  {args.config}\nrun     {cfg.run_dir}\n")
+            print(table(rows, colour=in_colour(sys.stdout)), flush=True)
+    return 1 if red else 0
 
 
 if __name__ == "__main__":

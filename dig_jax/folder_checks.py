@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+import jax
+
 from dig_jax import checkpoint, memory
 from dig_jax.best import FOLDER as BEST
 from dig_jax.config import Config, best_score
@@ -33,9 +35,13 @@ def writing(cfg: Config) -> Finding:
 
 
 def write_test(folder: Path) -> None:
-    """Leaves the disk as it was; raises OSError where a folder or a file cannot be made."""
+    """Leaves the disk as it was; raises OSError where a folder or a file cannot be made.
+
+    With several processes the folder itself stays: another may be about to write there.
+    """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    path = folder / f".doctor-{os.getpid()}"
+    made = made if jax.process_count() == 1 else []
+    path = folder / f".doctor-{jax.process_index()}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
