@@ -54,14 +54,20 @@ def phases(layout: Layout, shape: PromptShape) -> dict[str, Phase]:
             (state.opt_state, state.reference, prompt),
         ),
         "view": Phase(programs.jit_viewer(layout), (weights, prompt, pixels), (state,)),
-        "sample": Phase(
-            programs.jit_sampler(layout), (weights, prompt, images, _key(layout)), (state,)
-        ),
+        "sample": _sample(layout, (weights, prompt, images, _key(layout)), state),
         "update": Phase(programs.jit_update(layout), (state, prompt, images, rollout, reward), ()),
     }
     if not layout.tower_frozen:
         del found["view"]
     return found
+
+
+def _sample(layout: Layout, given: tuple, state: Any) -> Phase:
+    """The rollout's program; of several the one that decodes with the largest caches."""
+    found = programs.sampler_programs(layout, *given)
+    decoding = [one for name, one in found.items() if name.startswith(("sample", "decode_"))]
+    largest = max(decoding, key=lambda one: bytes_per_device(one.given))
+    return Phase(largest.function, largest.given, (state,))
 
 
 def bytes_per_device(tree: Any) -> int:
