@@ -140,7 +140,8 @@ def jit_sampler(
     """
     how = {"group": group, "decoding": decoding, "name": name, "whole": whole}
     if _in_stages(layout):
-        return make_staged(partial(sampler_programs, layout, **how), partial(_plan, layout, group))
+        plan_of = partial(rollout_plan, layout, group=group)
+        return make_staged(partial(sampler_programs, layout, **how), plan_of)
     sampler = make_sampler(layout.rollout_model, **_sampling(layout, group, decoding))
 
     def sample(*args):
@@ -173,7 +174,7 @@ def sampler_programs(
     if not _in_stages(layout):
         return {"sample": Program(jit_sampler(layout, **how, name=name, whole=whole), given)}
     decoder = make_decoder(layout.rollout_model, **_sampling(layout, group, decoding))
-    plan, places = _plan(layout, group, prompt.tokens.shape[0]), _places(layout, whole)
+    plan, places = rollout_plan(layout, len(prompt.tokens), group=group), _places(layout, whole)
     return make_programs(decoder, plan, given, jit=layout.jit, places=places, name=name)
 
 
@@ -189,7 +190,8 @@ def _sampling(layout: Layout, group: int, decoding: Decoding | None) -> dict:
     return {"group": group or cfg.group, "max_tokens": cfg.max_tokens, **how}
 
 
-def _plan(layout: Layout, group: int, pairs: int) -> Plan:
+def rollout_plan(layout: Layout, pairs: int, *, group: int = 0) -> Plan:
+    """In which shapes `group` (0: rollout.group) answers to each of `pairs` are drawn."""
     cfg = layout.cfg.rollout
     how = {"chunk": cfg.chunk, "compact": cfg.compact, "shards": layout.mesh.shape["fsdp"]}
     return make_plan(pairs, group or cfg.group, cfg.max_tokens, **how)

@@ -27,6 +27,7 @@ from dig_jax.notice import stop_on_notice
 from dig_jax.runlog import RunLog
 from dig_jax.samples import make_sample_log
 from dig_jax.session import Session, load_weights, open_session
+from dig_jax.stages import Plan, cost
 from dig_jax.trackers import check_trackers
 from dig_jax.validation import make_validation
 
@@ -43,6 +44,7 @@ def train(session: Session, steps: int | None = None) -> None:
     validate, record = make_validation(session, first), make_sample_log(session, first)
     update = programs.jit_update(session)
     prompt = session.prompt_rows(cfg.pairs_per_step)
+    plan = programs.rollout_plan(session, cfg.pairs_per_step)
     root = jax.random.key(cfg.seed)
 
     with RunLog(cfg, first, shown=SHOWN) as log, stop_on_notice() as notice:
@@ -67,7 +69,7 @@ def train(session: Session, steps: int | None = None) -> None:
                 state, stats, answers = update(state, prompt, drawn.images, drawn.rollout, reward)
                 stats = jax.device_get(stats)
             stop_if_not_finite(cfg, step, drawn, stats, answers)
-            log.write(step, step_metrics(drawn, redrawn) | stats, stage=stage)
+            log.write(step, step_metrics(drawn, redrawn, plan) | stats, stage=stage)
             record(log, step, drawn.batch, drawn.texts, drawn.parsed, drawn.reward)
             validate(log, step, state.params)
             if (step + 1) % cfg.checkpoint.every == 0 or step + 1 == cfg.steps:
@@ -83,7 +85,7 @@ def restore_or_start(session: Session) -> TrainState:
     return jax.jit(start, out_shardings=where)(load_weights(session))
 
 
-def step_metrics(drawn: Experience, redrawn: int) -> dict[str, float]:
+def step_metrics(drawn: Experience, redrawn: int, plan: Plan) -> dict[str, float]:
     """What the rollout says about the policy; means over all B x G answers."""
     rollout, reward = drawn.host, drawn.reward
     lengths = rollout.lengths
@@ -97,6 +99,7 @@ def step_metrics(drawn: Experience, redrawn: int) -> dict[str, float]:
         "length": lengths.mean(),
         "length_max": lengths.max(),
         "tokens": lengths.sum(),
+        "rows_used": cost(lengths, plan).used,
         "ended": rollout.ended.mean(),
         "truncated": 1 - rollout.ended.mean(),
         "parse_failures": np.mean(failed),

@@ -21,6 +21,7 @@ from statistics import median
 
 import numpy as np
 
+from dig_jax.commandline import add_settings, clear_errors
 from dig_jax.config import Config, load_config
 from dig_jax.model.params import ModelConfig, model_specs, named_specs
 from dig_jax.model.sizes import released
@@ -125,8 +126,9 @@ def samplers(cfg: Config, source: str | None, ways: list[Way], batches: int):
     cfg = dataclasses.replace(
         cfg, eval=dataclasses.replace(cfg.eval, batch=size, pairs=size * batches)
     )
-    session = open_session(cfg, source=source)
-    pairs = eval_pairs(cfg, size=session.image_size)
+    with clear_errors():
+        session = open_session(cfg, source=source)
+        pairs = eval_pairs(cfg, size=session.image_size)
     weights = programs.jit_reshard(session)(load_weights(session, source))
     prompt, key = session.prompt_rows(size), jax.random.key(cfg.seed)
     images = [sharding.shard_global(batch.images, session.mesh) for batch in pairs]
@@ -138,7 +140,7 @@ def samplers(cfg: Config, source: str | None, ways: list[Way], batches: int):
 
         def draw():
             found = [sample(weights, prompt, each, key, n * size) for n, each in enumerate(images)]
-            return [np.asarray(rollout.lengths) for rollout in found]
+            return [np.asarray(rollout.lengths, np.int64) for rollout in found]
 
         return draw
 
@@ -164,6 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", metavar="F", help="draw and time, with the data of this config")
+    add_settings(parser, "one field of the config, by its dotted path")
     parser.add_argument("--source", metavar="FOLDER", help="checkpoint instead of the config's")
     parser.add_argument("--batches", type=int, default=2, help="of pairs_per_step held-out pairs")
     parser.add_argument("--rounds", type=int, default=5)
@@ -181,7 +184,7 @@ def main(argv: list[str] | None = None) -> None:
         plans = plans_of(ways(args.chunk, args.compact), *args.answers, args.shards)
         rows = count(released(args.size), plans, made_up(args), args.prompt, 2)
     else:
-        cfg = load_config(args.config)
+        cfg = load_config(args.config, args.settings)
         tried, shape = (
             ways(cfg.rollout.chunk, args.compact),
             (cfg.rollout.group, cfg.rollout.max_tokens),

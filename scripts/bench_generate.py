@@ -73,17 +73,22 @@ def run_ours(folder: Path, size: Size) -> dict:
 
     import jax
 
+    from dig_jax import programs, sharding
+    from dig_jax.config import Config, RolloutConfig
+    from dig_jax.decoding import Decoding
+    from dig_jax.layout import Layout
     from dig_jax.model.hf import load_params, read_model_config
     from dig_jax.model.qwen3vl import encode_prompt
     from dig_jax.prompt import prompt_of_ids
-    from dig_jax.rollout import make_sampler
 
     config = replace(read_model_config(folder), eos_tokens=(-1,))
     params = load_params(folder, config)
     ids, images = inputs(read_model_config(folder), size)
     prompt = prompt_of_ids(config, ids, [[size] * IMAGES] * BATCH)
     prefill = jax.jit(lambda p, q, i: encode_prompt(p, config, q, i))
-    sample = jax.jit(make_sampler(config, group=1, max_tokens=TOKENS, temperature=0.0))
+    cfg = Config(rollout=RolloutConfig(max_tokens=TOKENS, chunk=TOKENS // 4, layers="unroll"))
+    on = Layout(cfg, sharding.make_mesh(cfg.mesh, jax.devices()[:1]), config)
+    sample = programs.jit_sampler(on, group=1, decoding=Decoding(0.0))
     key = jax.random.key(0)
 
     def first():

@@ -66,13 +66,21 @@ def run_ours(task: Task) -> dict:
 
     import jax
 
-    from dig_jax.config import Config, GrpoConfig, ModelSource, OptimConfig, PromptConfig
+    from dig_jax import programs, sharding
+    from dig_jax.config import (
+        Config,
+        GrpoConfig,
+        ModelSource,
+        OptimConfig,
+        PromptConfig,
+        RolloutConfig,
+    )
     from dig_jax.grpo import TrainState, make_update
+    from dig_jax.layout import Layout
     from dig_jax.model.hf import load_params, read_model_config
     from dig_jax.model.params import model_specs, param_shapes
     from dig_jax.optim import make_optimizer
     from dig_jax.prompt import decode_answers, load_processor, make_prompt, repeat_prompt
-    from dig_jax.rollout import make_sampler
     from dig_jax.trainable import trained_names
 
     images = np.load(task.images)
@@ -81,8 +89,11 @@ def run_ours(task: Task) -> dict:
     size = images.shape[2:4]
     cfg = Config(
         model=ModelSource(task.folder),
+        pairs_per_step=task.pairs,
         prompt=PromptConfig(QUESTION),
-        grpo=GrpoConfig(kl_coef=BETA, accumulate=task.pairs),  # as configs/tiny_cpu.py
+        # as configs/tiny_cpu.py, but no answer ends, so that no row is packed
+        rollout=RolloutConfig(task.group, task.tokens, chunk=20, layers="unroll"),
+        grpo=GrpoConfig(kl_coef=BETA, accumulate=task.pairs),
         optim=OptimConfig(rate=RATE),
     )
     row = make_prompt(
@@ -93,7 +104,9 @@ def run_ours(task: Task) -> dict:
     optimizer, trained = make_optimizer(cfg.optim, cfg.steps, shapes), trained_names(cfg, shapes)
     params = load_params(task.folder, model)
     state = jax.jit(lambda p: TrainState.start(p, optimizer, cfg.grpo, trained))(params)
-    sample = jax.jit(make_sampler(model, group=task.group, max_tokens=task.tokens, temperature=1.0))
+    sample = programs.jit_sampler(
+        Layout(cfg, sharding.make_mesh(cfg.mesh, jax.devices()[:1]), model)
+    )
     update = make_update(cfg.grpo, model, optimizer, trained, temperature=1.0)
     update = jax.jit(update, donate_argnums=0)
     root = jax.random.key(0)
