@@ -75,10 +75,12 @@ def stop_on_notice() -> Iterator[Notice]:
     # library that takes the wakeup descriptor for itself.
     handler = signal.signal(signal.SIGTERM, notice.hear)
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=notice.listen, args=(reading,), daemon=True).start()
+    listener = threading.Thread(target=notice.listen, args=(reading,), daemon=True)
+    listener.start()
     try:
         yield notice
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGTERM, handler)
         os.close(writing)
+        listener.join()
