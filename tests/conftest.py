@@ -25,7 +25,7 @@ import pytest  # noqa: E402
 jax.config.update("jax_enable_x64", False)
 
 
-SLOW_FILES = ("test_train", "test_mesh", "test_parity", "test_model_cache")
+SLOW_FILES = ("test_train", "test_distributed", "test_mesh", "test_parity", "test_model_cache")
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import jax
 import numpy as np
@@ -60,9 +62,12 @@ train.main()
 SCORED = "def lettered(sample):\n    return len(set(sample.text)) / 8\n"
 
 
+Child = tuple[subprocess.Popen, IO[str]]  # and the file that it prints into
+
+
 def start(
     code: str, *arguments: str, processes: int, devices: int, cwd: Path | None = None, **more: str
-) -> list[subprocess.Popen]:
+) -> list[Child]:
     """That many children with `devices` each, joined by the three variables if there are several.
 
     more   of the environment
@@ -75,23 +80,22 @@ def start(
         if processes > 1:
             env |= {"DIG_COORDINATOR": f"127.0.0.1:{port}", "DIG_PROCESSES": str(processes)}
             env |= {"DIG_PROCESS": str(index), "DIG_HEARTBEAT_TIMEOUT": "30"}
-        children.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code, *arguments],
-                env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-        )  # fmt: skip
+        command, printed = [sys.executable, "-c", code, *arguments], TemporaryFile("w+")
+        child = subprocess.Popen(command, env=env, cwd=cwd, stdout=printed, stderr=printed)
+        children.append((child, printed))
     return children
 
 
-def ended(children: list) -> list[tuple[int, str]]:
+def ended(children: list[Child]) -> list[tuple[int, str]]:
     """(status, what it printed) of each, when all have ended by themselves."""
     try:
-        printed = [child.communicate(timeout=900)[0] for child in children]
+        statuses = [child.wait(timeout=900) for child, _ in children]
     finally:
-        for child in children:
+        for child, _ in children:
             child.kill()
-    return [(child.returncode, text) for child, text in zip(children, printed, strict=True)]
+    for _, printed in children:
+        printed.seek(0)
+    return [(status, file.read()) for status, (_, file) in zip(statuses, children, strict=True)]
 
 
 def free_port() -> int:
