@@ -19,7 +19,7 @@ ROWS = (
     ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
     ("0", "data.scene data.exr data.machine data.colors data.draws data.parallel data.lighting"),
     ("0", "data.easyr1_reward data.parquet"),
-    ("0b", "data.look trackers drawing findings stages"),
+    ("0b", "data.look trackers drawing findings stages flops"),
     ("1", "commandline sharding prompt optim runlog trainable advantage objective"),
     ("1a", "loss"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),

@@ -2,11 +2,9 @@
 
     python -m tpu.cost --slice v5e-16 --model 8B --pairs 4800 --group 8 --length 900 --price 1.2
 
-Bounds from the chips' published peaks, with assumed shares of them. The formulas, of a pair with P
-prompt tokens and G answers of R tokens; A: query heads x head size of the L blocks:
+Bounds from the chips' published peaks, with assumed shares of them:
 
-    forward    2 x (block parameters) x (P + G R)  +  2 x vocabulary x width x G R
-               +  2 L A (P^2 + G (2 P R + R^2))                                   FLOPs
+    forward    `dig_jax.flops.forward_flops` of a pair
     token      (decoder weights in bfloat16 + keys and values of a rollout row's pairs)
                / (mesh.tensor x bandwidth)                                        seconds
     rollout    pairs / pairs_per_step x (longest answer) x token, + forward of the prompts
@@ -22,6 +20,7 @@ import sys
 from dataclasses import dataclass
 
 from dig_jax.commandline import clear_errors
+from dig_jax.flops import block_parameters, forward_flops
 from dig_jax.model.params import ModelConfig, TextConfig, count, model_specs
 from dig_jax.model.sizes import released
 from dig_jax.typed import at_least, require
@@ -95,17 +94,6 @@ def hours(model: ModelConfig, on: Slice, work: Work) -> Hours:
     return Hours(*(s / 3600 for s in seconds))
 
 
-def forward_flops(model: ModelConfig, *, prompt: int, length: int, answers: int) -> float:
-    """Of one pair's forward pass: the prompt once, its answers beside one another."""
-    c, tokens = model.text, prompt + answers * length
-    attended = prompt**2 + answers * (2 * prompt * length + length**2)
-    return (
-        2 * block_parameters(model) * tokens
-        + 2 * c.vocab * c.width * answers * length
-        + 2 * c.layers * c.heads * c.head_dim * attended
-    )
-
-
 def token_seconds(model: ModelConfig, on: Slice, work: Work) -> float:
     """Of one decoding step at the full bandwidth.
 
@@ -116,11 +104,6 @@ def token_seconds(model: ModelConfig, on: Slice, work: Work) -> float:
     cached = work.step / fsdp * (work.prompt + work.group * work.longest)
     read = BF16 * decoder_parameters(model) + cached * cache_bytes(model.text)
     return read / (tensor * on.bandwidth)
-
-
-def block_parameters(model: ModelConfig) -> int:
-    """Of the text decoder's blocks alone."""
-    return count(model_specs(model)["blocks"])
 
 
 def decoder_parameters(model: ModelConfig) -> int:
