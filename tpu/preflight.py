@@ -76,8 +76,8 @@ def request_of(args, cfg: Config, on: slices.Slice, phase: str, shape: PromptSha
     return Request(on.name, phase, size, to_json(cfg), shape.tokens, shape.image, keep)
 
 
-def run_compile(request: Request, *, fast: bool) -> Result:
-    """`compile_phase` in a child; what ends the child is the result's problem."""
+def run_compile(request: Request, *, fast: bool, seconds: float | None = None) -> Result:
+    """`compile_phase` in a child; what ends the child, after `seconds` too, is the problem."""
     # JAX's own backend stays the CPU; libtpu is neither to look for a pod nor to lock itself
     extra = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     extra |= {"TF_CPP_MIN_LOG_LEVEL": "1"}  # warnings are counted
@@ -85,13 +85,17 @@ def run_compile(request: Request, *, fast: bool) -> Result:
         extra["JAX_OPTIMIZATION_LEVEL"] = "O0"
     if slices.find(request.slice).gpu:
         extra["XLA_FLAGS"] = "--xla_gpu_autotune_level=0"  # there is no GPU to time kernels on
-    done = subprocess.run(
-        [sys.executable, "-m", "tpu.compile_phase"],
-        input=json.dumps(asdict(request)),
-        env={**os.environ, **extra},
-        capture_output=True,
-        text=True,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tpu.compile_phase"],
+            input=json.dumps(asdict(request)),
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return Result(request.phase, problem=f"no program after {seconds:.0f} s")
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if lines:
         result = Result(**json.loads(lines[-1].removeprefix(MARK)))

@@ -1,0 +1,124 @@
+"""Greedy answers of our sampler and of Hugging Face's `generate` to the same prompts, on one GPU.
+
+    python -m scripts.gpu.generate ours|hf FOLDER < request.json
+
+Both read one checkpoint folder in bfloat16 and write `rollout.max_tokens` tokens to each row:
+G answers to each of B pairs. Ours encodes a pair once; `generate` is given G copies of its prompt
+and images, as trainers give it. The last line of the output is JSON.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from dig_jax.config import Config, from_json
+from tpu.phases import PromptShape
+
+
+def run_ours(folder: Path, cfg: Config, shape: PromptShape, rounds: int):
+    import jax
+
+    from dig_jax import programs, sharding
+    from dig_jax.decoding import Decoding
+    from dig_jax.layout import Layout
+    from dig_jax.model.hf import read_model_config
+    from dig_jax.session import computed_as, read_weights
+    from scripts.gpu import filled
+
+    mesh = sharding.make_mesh(cfg.mesh, jax.devices()[:1])
+    model = computed_as(cfg, read_model_config(folder), mesh.devices.flat[0].platform)
+    layout = Layout(cfg, mesh, filled.never_ending(model))
+    weights = programs.jit_reshard(layout)(read_weights(str(folder), model, layout.shardings))
+    given = (filled.prompt(layout, shape), filled.pixels(layout, shape), jax.random.key(0))
+    draw = programs.jit_sampler(layout, decoding=Decoding(0.0))
+    return _timed(lambda: np.asarray(draw(weights, *given).tokens), rounds)
+
+
+def run_hf(folder: Path, cfg: Config, shape: PromptShape, rounds: int):
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from dig_jax.model.hf import read_model_config
+    from dig_jax.model.logprob import banned_tokens
+
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, cfg.model.compute_dtype)
+    config = read_model_config(folder)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(place).eval()
+    given = {name: a.to(place) for name, a in _hf_inputs(config, cfg, shape).items()}
+    length = cfg.rollout.max_tokens
+
+    @torch.no_grad()
+    def generate() -> np.ndarray:
+        made = model.generate(
+            **given,
+            do_sample=False,
+            max_new_tokens=length,
+            min_new_tokens=length,
+            eos_token_id=None,
+            pad_token_id=config.pad_token,
+            suppress_tokens=np.flatnonzero(banned_tokens(config)).tolist(),
+        )
+        return made[:, -length:].cpu().numpy().reshape(cfg.pairs_per_step, -1, length)
+
+    return _timed(generate, rounds)
+
+
+def _hf_inputs(config, cfg: Config, shape: PromptShape) -> dict:
+    """What `generate` is given: every row with its own images."""
+    import torch
+    from transformers import Qwen2VLImageProcessorPil
+
+    from scripts.gpu import filled
+
+    rows = cfg.pairs_per_step * cfg.rollout.group
+    patch, image = config.vision.patch, config.image_token
+    cells = shape.image[0] * shape.image[1] // config.vision.cell**2
+    ids = filled.prompt_ids(config, shape)
+    ids = [token for i in ids for token in [i] * (cells if i == image else 1)]
+    tokens = torch.tensor([ids] * rows)
+    images = filled.noise(cfg.pairs_per_step, shape).repeat(cfg.rollout.group, axis=0)
+    seen = Qwen2VLImageProcessorPil(
+        patch_size=patch, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )(images=list(images.reshape(-1, *images.shape[2:])), return_tensors="pt")
+    return {
+        "input_ids": tokens,
+        "attention_mask": torch.ones_like(tokens),
+        "mm_token_type_ids": (tokens == image).long(),
+        "pixel_values": seen["pixel_values"],
+        "image_grid_thw": seen["image_grid_thw"],
+    }
+
+
+def _timed(call: Callable[[], np.ndarray], rounds: int) -> tuple[list[float], np.ndarray]:
+    """Seconds of each round after one that is not counted, and what the last one wrote."""
+    tokens, took = call(), []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        tokens = call()
+        took.append(time.perf_counter() - start)
+    return took, tokens
+
+
+def main() -> None:
+    from scripts.gpu.parts import MARK, Request, Result
+
+    side, folder = sys.argv[1:]
+    request = Request(**json.load(sys.stdin))
+    cfg = from_json(request.config)
+    shape = PromptShape(request.prompt_tokens, tuple(request.image))
+    took, tokens = {"ours": run_ours, "hf": run_hf}[side](Path(folder), cfg, shape, request.rounds)
+    np.save(Path(folder) / f"tokens_{side}.npy", tokens)
+    result = Result(f"generate {side}", float(np.median(took)))
+    result.figures = {"rows": tokens.size // tokens.shape[-1]}
+    result.figures["tokens/s"] = tokens.size / result.seconds
+    print(MARK + json.dumps(asdict(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
