@@ -29,8 +29,8 @@ from dig_jax.session import Session, open_session
 
 TOLERANCE = 2e-5
 HERE = ("chunked", "dot", "splash_interpret")  # what runs on a CPU beside the reference
-GROUP, TOKENS, PROMPT = 3, 100, 130  # in blocks of 128: some are skipped, none is aligned
-LENGTHS = np.array([130, 61])
+GROUP, TOKENS, PROMPT = 3, 100, 131  # in blocks of 128: some are skipped, none is aligned
+LENGTHS = np.array([131, 61])
 ROWS, COLUMNS = 12, 14  # patches of a canvas, and of the images on it
 GRIDS = np.array([[12, 14], [9, 10], [12, 7]])
 
@@ -504,6 +504,22 @@ def test_unrolled_layers_are_a_loop_and_scanned_ones_are_not():
         return str(jax.make_jaxpr(lambda x: run(x, stack))(jnp.ones((2, 2)))).count("scan[")
 
     assert (loops("scan"), loops("one_scan"), loops("unroll")) == (1, 1, 0)
+
+
+def test_an_odd_prompt_reaches_cudnn_with_an_even_length(monkeypatch):
+    """JAX differentiates cuDNN's attention over even lengths alone."""
+    plain, lengths = attention._dot, []
+
+    def spy(kind, q, k, v, **masks):
+        lengths.extend(a.shape[1] for a in (q, k, v))
+        return plain("dot", q, k, v, **masks)
+
+    monkeypatch.setattr(attention, "_dot", spy)
+    arrays, _ = prompt_case()
+    assert arrays[0].shape[2] == PROMPT == 131
+    found = attention.causal("cudnn", *arrays)
+    assert gap(found, attention.causal("xla", *arrays)) < TOLERANCE
+    assert set(lengths) == {132}
 
 
 NO_GPU = 77
