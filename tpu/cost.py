@@ -6,7 +6,7 @@ Bounds from the chips' published peaks, with assumed shares of them:
 
     forward    `dig_jax.flops.forward_flops` of a pair
     token      (decoder weights in bfloat16 + keys and values of a rollout row's pairs)
-               / (mesh.tensor x bandwidth)                                        seconds
+               / (mesh.tensor x bandwidth), seconds; caches grow as `dig_jax.stages` has it
     rollout    pairs / pairs_per_step x (longest answer) x token, + forward of the prompts
     reference  forward
     update     4 forward: one, two for the backward pass, one recomputed (model.remat=full)
@@ -19,7 +19,11 @@ import argparse
 import sys
 from dataclasses import dataclass
 
+import numpy as np
+
+from dig_jax import stages
 from dig_jax.commandline import clear_errors
+from dig_jax.config import RolloutConfig
 from dig_jax.flops import block_parameters, forward_flops
 from dig_jax.model.params import ModelConfig, TextConfig, count, model_specs
 from dig_jax.model.sizes import released
@@ -95,13 +99,16 @@ def hours(model: ModelConfig, on: Slice, work: Work) -> Hours:
 
 
 def token_seconds(model: ModelConfig, on: Slice, work: Work) -> float:
-    """Of one decoding step at the full bandwidth.
+    """Of one decoding step at the full bandwidth, in the mean over an answer of `longest` tokens.
 
-    A rollout row of the mesh holds the weights once, the prompts of its pairs once, and a buffer
-    of the longest answer for each of their answers, of which a step reads all.
+    A rollout row of the mesh holds the weights once, the prompts of its pairs once, and caches of
+    their answers, which grow with `rollout.chunk` and of which a step reads all.
     """
     fsdp, tensor = on.mesh
-    cached = work.step / fsdp * (work.prompt + work.group * work.longest)
+    chunk, pairs = RolloutConfig().chunk, work.step // fsdp
+    plan = stages.make_plan(pairs, work.group, work.longest, chunk=chunk, compact=0.0)
+    lengths = np.full((pairs, work.group), work.longest)
+    cached = stages.cost(lengths, plan, prompt=work.prompt).read / work.longest
     read = BF16 * decoder_parameters(model) + cached * cache_bytes(model.text)
     return read / (tensor * on.bandwidth)
 
