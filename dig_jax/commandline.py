@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from dig_jax.config import Config, load_config
 
+WIDTH = 100  # characters of a line that is printed for a reader
+
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --config, --set and --run-dir to a parser that may have more of its own."""

@@ -13,9 +13,8 @@ from dataclasses import replace
 
 import jax
 
-from dig_jax.commandline import clear_errors
+from dig_jax.commandline import WIDTH, clear_errors
 from dig_jax.config import Config, LogConfig
-from dig_jax.findings import WIDTH
 from dig_jax.model.hf import read_model_config
 from dig_jax.runlog import read_rows
 from dig_jax.samples import ROWS

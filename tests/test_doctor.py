@@ -15,17 +15,7 @@ import numpy as np
 import pytest
 from test_train import config_file, micro_config
 
-from dig_jax import (
-    checkpoint,
-    data_checks,
-    doctor,
-    findings,
-    memory,
-    programs,
-    selftest,
-    sharding,
-    typed,
-)
+from dig_jax import checkpoint, commandline, programs, sharding, typed
 from dig_jax.boxes import pairwise_iou
 from dig_jax.config import (
     REWARD_FUNCTIONS,
@@ -36,7 +26,9 @@ from dig_jax.config import (
     RolloutConfig,
 )
 from dig_jax.data.pipeline import PairSource
-from dig_jax.findings import Check, Finding, run_checks, table
+from dig_jax.doctor import __main__ as doctor
+from dig_jax.doctor import findings, memory, pairs, selftest
+from dig_jax.doctor.findings import Check, Finding, run_checks, table
 from dig_jax.layout import Layout
 from dig_jax.rollout import make_sampler
 
@@ -80,7 +72,7 @@ def test_a_sound_run_is_green_and_leaves_nothing(diagnose, tmp_path):
     assert status == 0, printed
     assert not re.search(r"^ +(red|--) ", printed, re.MULTILINE)
     assert len(GREEN.findall(printed)) == len(set(GREEN.findall(printed))) > 20
-    assert max(map(len, printed.splitlines()[3:])) <= findings.WIDTH
+    assert max(map(len, printed.splitlines()[3:])) <= commandline.WIDTH
     assert not (tmp_path / "run").exists()
 
 
@@ -181,14 +173,14 @@ def test_a_sound_function_of_ones_own_and_the_named_ones_are_green(sound, tmp_pa
     monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
     sources = [PairSource(sound.data, name) for name in ("single", "dual")]
     for function in ("my_rewards:fine", *REWARD_FUNCTIONS):
-        found = data_checks.reward(typed.override(sound, [f"reward.function={function}"]), *sources)
+        found = pairs.reward(typed.override(sound, [f"reward.function={function}"]), *sources)
         assert not found.rule, (function, found)
 
 
 def test_thoughts_are_written_as_the_reward_wants_them(sound):
     sources = [PairSource(sound.data, name) for name in ("single", "dual")]
     for think in ("none", "prefilled", "full"):
-        found = data_checks.reward(typed.override(sound, [f"reward.think={think}"]), *sources)
+        found = pairs.reward(typed.override(sound, [f"reward.think={think}"]), *sources)
         assert not found.rule, (think, found)
 
 
@@ -348,4 +340,4 @@ def test_colours_are_for_terminals_without_no_color(monkeypatch):
     plain = re.sub(r"\x1b\[[0-9;]*m", "", table(rows, colour=True))
     assert plain == table(rows)
     assert plain != table(rows, colour=True)
-    assert max(map(len, plain.splitlines())) <= findings.WIDTH
+    assert max(map(len, plain.splitlines())) <= commandline.WIDTH

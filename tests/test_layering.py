@@ -19,7 +19,7 @@ ROWS = (
     ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
     ("0", "data.scene data.exr data.machine data.colors data.draws data.parallel data.lighting"),
     ("0", "data.easyr1_reward data.parquet"),
-    ("0b", "data.look trackers drawing findings stages flops"),
+    ("0b", "data.look trackers drawing stages flops"),
     ("1", "commandline sharding prompt optim runlog trainable advantage objective"),
     ("1a", "loss"),
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
@@ -46,15 +46,18 @@ ROWS = (
     ("3b", "session"),
     ("4", "rollout sft"),
     ("4a", "staged"),
-    ("4b", "grpo selftest"),
+    ("4b", "grpo"),
     ("4c", "programs"),
-    ("4d", "experience memory"),
+    ("4d", "experience"),
     ("4e", "guard"),
     ("5", "evaluate report compare ask"),
     ("5b", "card validation samples"),
     ("5c", "convert"),
-    ("5d", "checks data_checks folder_checks dryrun"),
-    ("6", "train doctor data.__main__"),
+    ("5d", "dryrun"),
+    ("6", "train data.__main__ doctor.findings doctor.memory"),  # nobody imports the doctor
+    ("6a", "doctor.checks doctor.folder doctor.selftest"),
+    ("6b", "doctor.pairs"),
+    ("6c", "doctor.__main__"),
 )
 # Third-party package -> the modules that may import it. Those not listed here are the core
 # (numpy, jax) and open to all; a package missing from both lists is an error.

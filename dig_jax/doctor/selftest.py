@@ -11,7 +11,7 @@ import numpy as np
 
 from dig_jax.boxes import QWEN_SIDE, pad_boxes
 from dig_jax.config import Config, RewardConfig
-from dig_jax.findings import Finding
+from dig_jax.doctor.findings import Finding
 from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.custom import RewardError
 from dig_jax.sft import answer_text, reading_order

@@ -8,9 +8,9 @@ import numpy as np
 from dig_jax.config import Config
 from dig_jax.data.curriculum import index_table
 from dig_jax.data.pipeline import PairSource, check_scored, drawn_splits, scored_splits
-from dig_jax.findings import Finding
+from dig_jax.doctor.findings import Finding
+from dig_jax.doctor.selftest import Probe, check_reward
 from dig_jax.prompt import Processor, PromptInputs, encode_answer
-from dig_jax.selftest import Probe, check_reward
 from dig_jax.sft import answer_text, reading_order
 
 PROBED = 64  # first pairs of a split whose true answers are read

@@ -12,18 +12,18 @@ from functools import partial
 
 import jax
 
-from dig_jax import checks, data_checks, folder_checks
 from dig_jax.commandline import parse_with_config
 from dig_jax.config import Config
 from dig_jax.data.pipeline import drawn_splits, scored_splits
 from dig_jax.distributed import joined
-from dig_jax.findings import Check, in_colour, run_checks, table
+from dig_jax.doctor import checks, folder, pairs
+from dig_jax.doctor.findings import Check, in_colour, run_checks, table
 
 
 def checks_of(cfg: Config) -> list[Check]:
     """All of them, each after those that it needs."""
     drawn = tuple(f"data {name}" for name in drawn_splits(cfg))
-    compared = (*drawn, *(f"data {name}" for name in data_checks.compared_splits(cfg)))
+    compared = (*drawn, *(f"data {name}" for name in pairs.compared_splits(cfg)))
     memory = ("devices", "model", "prompt", "memory at rest")
     wanted = [
         Check("program", checks.program),
@@ -37,26 +37,28 @@ def checks_of(cfg: Config) -> list[Check]:
         Check("stop tokens", checks.stops, ("model", "prompt")),
         Check("decoding", checks.decoding),
         *(
-            Check(f"data {name}", partial(data_checks.split, name=name))
+            Check(f"data {name}", partial(pairs.split, name=name))
             for name in (*drawn_splits(cfg), *scored_splits(cfg))
         ),
-        Check("curriculum", data_checks.curriculum, drawn),
-        Check("disjoint", data_checks.disjoint, compared),
-        Check("answers", data_checks.answers, ("prompt", *drawn)),
-        Check("reward", data_checks.reward, drawn),
+        Check("curriculum", pairs.curriculum, drawn),
+        Check("disjoint", pairs.disjoint, compared),
+        Check("answers", pairs.answers, ("prompt", *drawn)),
+        Check("reward", pairs.reward, drawn),
         Check("memory at rest", checks.memory_at_rest, ("devices", "model")),
         Check("memory rollout", checks.memory_rollout, memory),
         Check("memory update", checks.memory_update, memory),
-        Check("run folder", folder_checks.writing),
-        Check("earlier run", folder_checks.continuing),
-        Check("disk", folder_checks.disk, ("model",)),
+        Check("run folder", folder.writing),
+        Check("earlier run", folder.continuing),
+        Check("disk", folder.disk, ("model",)),
         Check("trackers", checks.trackers),
     ]
     return [Check(name, partial(find, cfg), needs) for name, find, needs in wanted]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m dig_jax.doctor", description=__doc__.splitlines()[0]
+    )
     cfg, args = parse_with_config(parser, argv)
     with joined():
         rows = run_checks(checks_of(cfg))

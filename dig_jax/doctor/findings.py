@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TextIO
 
-WIDTH = 100  # characters of a line
+from dig_jax.commandline import WIDTH
+
 State = Literal["ok", "red", "--"]
 _COLOURS = {"ok": "32", "red": "1;31", "--": "2"}  # green, bold red, faint
 
