@@ -5,7 +5,10 @@ sides, in vocabulary chunks so that [tokens, V] never exists. On a mesh every de
 the chunks of its own part of the vocabulary, and the parts' sums are put together once.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +63,7 @@ def token_logp(
     """Log-probability of given tokens, and the entropy of the distribution.
 
     hidden  f[B, ..., D];  head  f32[D, V];  tokens  i32[B, ...]
-    chunk   vocabulary columns at a time, over all devices, > 0
+    chunk   vocabulary columns at a time, of each device, at most; > 0
     split   ModelConfig.split
     ->      logp f32[B, ...] and entropy f32[B, ...], both in nats
 
@@ -73,8 +76,8 @@ def _make(temperature: float, banned: np.ndarray, chunk: int, split: str):
     """The function of (hidden, head, tokens) with its gradient, which computes chunks again.
 
     Written out because XLA, given the chunks one by one, computes many of them at once, and
-    given a scan to differentiate, adds a whole [D, V] to the head's gradient per chunk. On a mesh
-    nothing travels inside the loops: sums over the vocabulary have an entry for each part of it.
+    given a scan to differentiate, adds a whole [D, V] to the head's gradient per chunk. Tokens
+    come in as many turns as the head has parts: all devices' at a time, each with its own columns.
     """
 
     @jax.custom_vjp
@@ -83,58 +86,72 @@ def _make(temperature: float, banned: np.ndarray, chunk: int, split: str):
 
     def forward(hidden, head, tokens):
         columns = _Columns.of(head, banned, chunk, split)
-
-        def add(carry, number):
-            top, total, moment, picked = carry
-            logits, at = columns.logits(hidden, number, temperature)
-            high = jnp.maximum(top, logits.max(-1))
-            weight = jnp.exp(logits - high[..., None])
-            kept = jnp.exp(top - high)
-            total = total * kept + weight.sum(-1)
-            moment = moment * kept + (weight * logits).sum(-1)
-            chosen = jnp.where(at == tokens[..., None, None], logits, 0.0).sum(-1)
-            return (high, total, moment, picked + chosen), None
-
-        low = jnp.full((*tokens.shape, columns.parts), BAN, jnp.float32)
-        zero = jnp.zeros_like(low)
-        carry = (low, zero, zero, zero)
-        (top, total, moment, picked), _ = jax.lax.scan(add, carry, jnp.arange(columns.count))
-        high = top.max(-1)
-        kept = jnp.exp(top - high[..., None])
-        total, moment = ((a * kept).sum(-1) for a in (total, moment))
-        log_total = high + jnp.log(total)
-        entropy = log_total - moment / total
-        return (picked.sum(-1) - log_total, entropy), (hidden, head, tokens, log_total, entropy)
+        found = columns.over_turns(partial(_sums, columns, temperature), hidden, tokens)
+        picked, log_total, mean = (a.reshape(tokens.shape) for a in found)
+        entropy = log_total - mean
+        return (picked - log_total, entropy), (hidden, head, tokens, log_total, entropy)
 
     def backward(kept, pull):
-        hidden, head, tokens, log_total, entropy = (*kept,)
+        hidden, head, *known = kept
         columns = _Columns.of(head, banned, chunk, split)
-        pull_logp, pull_entropy = (p[..., None, None] for p in pull)
-        wide = columns.put(hidden, rows=0)
-
-        def add(carry, number):
-            d_hidden, d_head = carry
-            logits, at = columns.logits(hidden, number, temperature)
-            logp = logits - log_total[..., None, None]
-            share = jnp.exp(logp)
-            slope = pull_logp * ((at == tokens[..., None, None]) - share)
-            slope -= pull_entropy * share * (logp + entropy[..., None, None])
-            # banned columns are constants, whatever their share says where all is banned
-            slope = jnp.where(columns.closed(number), 0.0, slope / temperature)
-            slope = slope.astype(hidden.dtype)
-            part = columns.take(number).astype(hidden.dtype)
-            d_hidden += _dot("...wc,dwc->w...d", slope, part)
-            d_head = columns.add(d_head, number, _dot("...wc,...d->dwc", slope, wide))
-            return (d_hidden, d_head), None
-
-        zeros = jnp.zeros((columns.parts, *hidden.shape), jnp.float32)
-        zeros = (columns.put(zeros, vocab=0, rows=1), jnp.zeros_like(columns.head))
-        (d_hidden, d_head), _ = jax.lax.scan(add, zeros, jnp.arange(columns.count))
-        d_hidden = place(d_hidden.sum(0).astype(hidden.dtype), split)
+        slopes = partial(_slopes, columns, temperature)
+        known = (hidden, *known, *pull)
+        d_head, d_hidden = columns.through_turns(slopes, jnp.zeros_like(columns.head), *known)
+        d_hidden = place(d_hidden.reshape(hidden.shape), split)
         return d_hidden, d_head.reshape(head.shape).astype(head.dtype), None
 
     logp_of.defvjp(forward, backward)
     return logp_of
+
+
+def _sums(columns: "_Columns", temperature: float, hidden, tokens):
+    """Of tokens i32[B, M]: their logit, log of the sum of exponentials, mean logit; f32[B, M]."""
+
+    def add(carry, number):
+        top, total, moment, picked = carry
+        logits, at = columns.logits(hidden, number, temperature)
+        high = jnp.maximum(top, logits.max(-1))
+        weight = jnp.exp(logits - high[..., None])
+        kept = jnp.exp(top - high)
+        total = total * kept + weight.sum(-1)
+        moment = moment * kept + (weight * logits).sum(-1)
+        chosen = jnp.where(at == tokens[..., None, None], logits, 0.0).sum(-1)
+        return (high, total, moment, picked + chosen), None
+
+    low = jnp.full((*tokens.shape, columns.parts), BAN, jnp.float32)
+    zero = jnp.zeros_like(low)
+    carry = (low, zero, zero, zero)
+    (top, total, moment, picked), _ = jax.lax.scan(add, carry, jnp.arange(columns.count))
+    high = top.max(-1)
+    kept = jnp.exp(top - high[..., None])
+    total, moment = ((a * kept).sum(-1) for a in (total, moment))
+    return picked.sum(-1), high + jnp.log(total), moment / total
+
+
+def _slopes(columns: "_Columns", temperature: float, d_head, hidden, *known):
+    """d_head with these tokens' share added, and the gradient of hidden f[B, M, D].
+
+    known   tokens, log_total, entropy, and the gradients of logp and entropy, each [B, M]
+    """
+    tokens, log_total, entropy, pull_logp, pull_entropy = (a[..., None, None] for a in known)
+
+    def add(carry, number):
+        d_hidden, d_head = carry
+        logits, at = columns.logits(hidden, number, temperature)
+        logp = logits - log_total
+        share = jnp.exp(logp)
+        slope = pull_logp * ((at == tokens) - share)
+        slope -= pull_entropy * share * (logp + entropy)
+        # banned columns are constants, whatever their share says where all is banned
+        slope = jnp.where(columns.closed(number), 0.0, slope / temperature)
+        slope = slope.astype(hidden.dtype)
+        part = columns.take(number).astype(hidden.dtype)
+        d_hidden += _dot("...wc,dwc->w...d", slope, part)
+        return (d_hidden, columns.add(d_head, number, _dot("...wc,...d->dwc", slope, hidden))), None
+
+    zeros = columns.put(jnp.zeros((columns.parts, *hidden.shape), jnp.float32), vocab=0, rows=1)
+    (d_hidden, d_head), _ = jax.lax.scan(add, (zeros, d_head), jnp.arange(columns.count))
+    return d_head, d_hidden.sum(0).astype(hidden.dtype)
 
 
 @dataclass(frozen=True)
@@ -158,7 +175,7 @@ class _Columns:
         width, vocab = head.shape
         parts = vocab_parts(vocab, split)
         head = head.reshape(width, parts, -1)
-        size = min(head.shape[2], max(1, chunk // parts))
+        size = -(-head.shape[2] // -(-head.shape[2] // chunk))  # equal chunks, but for the last
         found = cls(head, size, np.reshape(banned, (parts, -1)), split)
         return replace(found, head=found.put(head, vocab=1))
 
@@ -173,6 +190,37 @@ class _Columns:
     @property
     def count(self) -> int:
         return -(-self.width // self.size)
+
+    def over_turns(self, function: Callable, hidden: jax.Array, *known: jax.Array):
+        """function(f[B, M, D], *[B, M]) -> trees of [B, M], over all of f[B, ..., D]."""
+
+        def turn(_, some):
+            return None, function(*some)
+
+        return self._turns(turn, None, hidden, *known)[1]
+
+    def through_turns(self, function: Callable, carry, hidden: jax.Array, *known: jax.Array):
+        """As `over_turns` of a function that is given what it returned first."""
+        return self._turns(lambda carry, some: function(carry, *some), carry, hidden, *known)
+
+    def _turns(self, turn: Callable, carry, hidden: jax.Array, *known: jax.Array):
+        rows, length = len(hidden), math.prod(hidden.shape[1:-1])
+        flat = (hidden.reshape(rows, length, -1), *(a.reshape(rows, length) for a in known))
+        if self.parts == 1:
+            return turn(carry, flat)
+
+        def cut(a):
+            a = jnp.pad(a, [(0, 0), (0, -length % self.parts)] + [(0, 0)] * (a.ndim - 2))
+            return a.reshape(rows, self.parts, -1, *a.shape[2:]).swapaxes(0, 1)
+
+        def join(a):
+            return a.swapaxes(0, 1).reshape(rows, -1, *a.shape[3:])[:, :length]
+
+        def placed(carry, some):
+            return turn(carry, tuple(self.put(a, rows=0) for a in some))
+
+        carry, found = jax.lax.scan(placed, carry, tuple(map(cut, flat)))
+        return carry, jax.tree.map(join, found)
 
     def put(self, x: jax.Array, **dimensions) -> jax.Array:
         """`place_vocab`, where the mesh cuts the head."""
@@ -200,7 +248,7 @@ class _Columns:
     def logits(self, hidden: jax.Array, number, temperature: float):
         """f32[B, ..., parts, size], closed columns at BAN; their ids i32[parts, size], else -1."""
         part = self.take(number).astype(hidden.dtype)
-        logits = _dot("...d,dwc->...wc", self.put(hidden, rows=0), part)
+        logits = _dot("...d,dwc->...wc", hidden, part)
         logits = self.put(logits, vocab=-2, rows=0)
         start = self._start(number)
         ids = jnp.arange(self.parts)[:, None] * self.width + start + jnp.arange(self.size)
