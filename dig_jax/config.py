@@ -206,7 +206,7 @@ class GrpoConfig:
     accumulate: int = 1  # gradient slices per update (over pairs; a group is never split)
     answer_slices: int = 1  # parts of a group whose activations exist at a time (8)
     epochs: int = 1  # passes over one rollout
-    vocab_chunk: int = 4096  # vocabulary columns per log-softmax block
+    vocab_chunk: int = 4096  # vocabulary columns per log-softmax block of a device, at most
 
     # (1) group: (r - mean) / std of the group (GRPO); batch: std of the whole batch; none: r - mean
     #     (Dr. GRPO); leave_one_out: r - mean of the others (RLOO). 0 for flat groups, always.

@@ -223,9 +223,8 @@ def make_answer_scorer(config: ModelConfig, *, temperature: float, chunk: int):
 
     def score(params: Params, cache: PromptCache, tokens: jax.Array):
         hidden = score_tokens(params, config, cache, tokens)
-        return token_logp(
-            hidden, unembed(params), tokens, temperature=temperature, banned=banned, chunk=chunk
-        )
+        how = {"temperature": temperature, "banned": banned, "chunk": chunk}
+        return token_logp(hidden, unembed(params), tokens, **how, split=config.split)
 
     return score
 

@@ -116,6 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         pairs = cfg.pairs_per_step // (cfg.grpo.minibatches * cfg.grpo.accumulate)
         slices.check_mesh(on, (cfg.mesh.fsdp, cfg.mesh.tensor), model, pairs)
         check_compiler(on)
+        if args.keep:
+            os.makedirs(args.keep, exist_ok=True)
     seen = Layout(cfg, mesh=None, model=model).tower_frozen
     names = [n for n in NAMES if n in (args.phase or NAMES) and (seen or n != "view")]
     mesh = f"mesh {cfg.mesh.fsdp} x {cfg.mesh.tensor}, {cfg.pairs_per_step} pairs a step"

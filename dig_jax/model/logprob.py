@@ -1,19 +1,22 @@
 """The one log-probability: sampler, old, reference and new policy all call it.
 
 float32 log-softmax over temperature-scaled float32 logits, with the same token bans on both
-sides, in vocabulary chunks so that [tokens, V] never exists.
+sides, in vocabulary chunks so that [tokens, V] never exists. On a mesh every device goes through
+the chunks of its own part of the vocabulary, and the parts' sums are put together once.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dig_jax.model.params import ModelConfig
+from dig_jax.model.placement import place, place_vocab, vocab_parts
 
-WAYS = 128  # the most devices a vocabulary is split over (that of Qwen3-VL is 128 x 1187)
 BAN = -1e30  # finite, so that a banned logit times weight zero is not NaN
 
 
@@ -55,23 +58,26 @@ def token_logp(
     temperature: float,
     banned: np.ndarray,
     chunk: int = 8192,
+    split: str = "pairs",
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of given tokens, and the entropy of the distribution.
 
-    hidden  f[..., D];  head  f32[D, V];  tokens  i32[...]
-    chunk   vocabulary columns at a time, > 0
-    ->      logp f32[...] and entropy f32[...], both in nats
+    hidden  f[B, ..., D];  head  f32[D, V];  tokens  i32[B, ...]
+    chunk   vocabulary columns at a time, of each device, at most; > 0
+    split   ModelConfig.split
+    ->      logp f32[B, ...] and entropy f32[B, ...], both in nats
 
     One chunk of logits exists at a time, forwards and backwards: memory does not grow with V.
     """
-    return _make(temperature, banned, chunk)(hidden, head, tokens)
+    return _make(temperature, banned, chunk, split)(hidden, head, tokens)
 
 
-def _make(temperature: float, banned: np.ndarray, chunk: int):
+def _make(temperature: float, banned: np.ndarray, chunk: int, split: str):
     """The function of (hidden, head, tokens) with its gradient, which computes chunks again.
 
     Written out because XLA, given the chunks one by one, computes many of them at once, and
-    given a scan to differentiate, adds a whole [D, V] to the head's gradient per chunk.
+    given a scan to differentiate, adds a whole [D, V] to the head's gradient per chunk. Tokens
+    come in as many turns as the head has parts: all devices' at a time, each with its own columns.
     """
 
     @jax.custom_vjp
@@ -79,105 +85,173 @@ def _make(temperature: float, banned: np.ndarray, chunk: int):
         return forward(hidden, head, tokens)[0]
 
     def forward(hidden, head, tokens):
-        columns = _Columns.of(head.shape[1], banned, chunk)
-
-        def add(carry, number):
-            top, total, moment, picked = carry
-            logits, at = columns.logits(hidden, head, number, temperature)
-            high = jnp.maximum(top, logits.max((-2, -1)))
-            weight = jnp.exp(logits - high[..., None, None])
-            kept = jnp.exp(top - high)
-            total = total * kept + weight.sum((-2, -1))
-            moment = moment * kept + (weight * logits).sum((-2, -1))
-            chosen = jnp.where(at == tokens[..., None, None], logits, 0.0).sum((-2, -1))
-            return (high, total, moment, picked + chosen), None
-
-        low = jnp.full(tokens.shape, BAN, jnp.float32)
-        zero = jnp.zeros(tokens.shape, jnp.float32)
-        carry = (low, zero, zero, zero)
-        (top, total, moment, picked), _ = jax.lax.scan(add, carry, jnp.arange(columns.count))
-        log_total = top + jnp.log(total)
-        entropy = log_total - moment / total
+        columns = _Columns.of(head, banned, chunk, split)
+        found = columns.over_turns(partial(_sums, columns, temperature), hidden, tokens)
+        picked, log_total, mean = (a.reshape(tokens.shape) for a in found)
+        entropy = log_total - mean
         return (picked - log_total, entropy), (hidden, head, tokens, log_total, entropy)
 
     def backward(kept, pull):
-        hidden, head, tokens, log_total, entropy = (*kept,)
-        columns = _Columns.of(head.shape[1], banned, chunk)
-        pull_logp, pull_entropy = (p[..., None, None] for p in pull)
-
-        def add(carry, number):
-            d_hidden, d_head = carry
-            logits, at = columns.logits(hidden, head, number, temperature)
-            logp = logits - log_total[..., None, None]
-            share = jnp.exp(logp)
-            slope = pull_logp * ((at == tokens[..., None, None]) - share)
-            slope -= pull_entropy * share * (logp + entropy[..., None, None])
-            # banned columns are constants, whatever their share says where all is banned
-            slope = jnp.where(columns.closed(number), 0.0, slope / temperature)
-            slope = slope.astype(hidden.dtype)
-            part = columns.take(head, number).astype(hidden.dtype)
-            d_hidden += _dot("...wc,dwc->...d", slope, part)
-            return (d_hidden, columns.add(d_head, number, _dot("...wc,...d->dwc", slope, hidden)))
-
-        zeros = (jnp.zeros(hidden.shape, jnp.float32), jnp.zeros(head.shape, jnp.float32))
-        scanned = jax.lax.scan(lambda c, n: (add(c, n), None), zeros, jnp.arange(columns.count))
-        d_hidden, d_head = scanned[0]
-        return d_hidden.astype(hidden.dtype), d_head.astype(head.dtype), None
+        hidden, head, *known = kept
+        columns = _Columns.of(head, banned, chunk, split)
+        slopes = partial(_slopes, columns, temperature)
+        known = (hidden, *known, *pull)
+        d_head, d_hidden = columns.through_turns(slopes, jnp.zeros_like(columns.head), *known)
+        d_hidden = place(d_hidden.reshape(hidden.shape), split)
+        return d_hidden, d_head.reshape(head.shape).astype(head.dtype), None
 
     logp_of.defvjp(forward, backward)
     return logp_of
 
 
+def _sums(columns: "_Columns", temperature: float, hidden, tokens):
+    """Of tokens i32[B, M]: their logit, log of the sum of exponentials, mean logit; f32[B, M]."""
+
+    def add(carry, number):
+        top, total, moment, picked = carry
+        logits, at = columns.logits(hidden, number, temperature)
+        high = jnp.maximum(top, logits.max(-1))
+        weight = jnp.exp(logits - high[..., None])
+        kept = jnp.exp(top - high)
+        total = total * kept + weight.sum(-1)
+        moment = moment * kept + (weight * logits).sum(-1)
+        chosen = jnp.where(at == tokens[..., None, None], logits, 0.0).sum(-1)
+        return (high, total, moment, picked + chosen), None
+
+    low = jnp.full((*tokens.shape, columns.parts), BAN, jnp.float32)
+    zero = jnp.zeros_like(low)
+    carry = (low, zero, zero, zero)
+    (top, total, moment, picked), _ = jax.lax.scan(add, carry, jnp.arange(columns.count))
+    high = top.max(-1)
+    kept = jnp.exp(top - high[..., None])
+    total, moment = ((a * kept).sum(-1) for a in (total, moment))
+    return picked.sum(-1), high + jnp.log(total), moment / total
+
+
+def _slopes(columns: "_Columns", temperature: float, d_head, hidden, *known):
+    """d_head with these tokens' share added, and the gradient of hidden f[B, M, D].
+
+    known   tokens, log_total, entropy, and the gradients of logp and entropy, each [B, M]
+    """
+    tokens, log_total, entropy, pull_logp, pull_entropy = (a[..., None, None] for a in known)
+
+    def add(carry, number):
+        d_hidden, d_head = carry
+        logits, at = columns.logits(hidden, number, temperature)
+        logp = logits - log_total
+        share = jnp.exp(logp)
+        slope = pull_logp * ((at == tokens) - share)
+        slope -= pull_entropy * share * (logp + entropy)
+        # banned columns are constants, whatever their share says where all is banned
+        slope = jnp.where(columns.closed(number), 0.0, slope / temperature)
+        slope = slope.astype(hidden.dtype)
+        part = columns.take(number).astype(hidden.dtype)
+        d_hidden += _dot("...wc,dwc->w...d", slope, part)
+        return (d_hidden, columns.add(d_head, number, _dot("...wc,...d->dwc", slope, hidden))), None
+
+    zeros = columns.put(jnp.zeros((columns.parts, *hidden.shape), jnp.float32), vocab=0, rows=1)
+    (d_hidden, d_head), _ = jax.lax.scan(add, (zeros, d_head), jnp.arange(columns.count))
+    return d_head, d_hidden.sum(0).astype(hidden.dtype)
+
+
 @dataclass(frozen=True)
 class _Columns:
-    """Chunks of the vocabulary: the same few columns of each of `ways` equal parts.
+    """Chunks of the vocabulary: as many columns of each of its equal parts, one on a device.
 
-    A head whose vocabulary is split over devices is thereby cut on every device alike, and no
-    chunk has to travel. The last chunk may overlap the one before it; its repeats are closed.
+    The last chunk may overlap the one before it; its repeats are closed.
+
+    head    f32[D, parts, V / parts]
+    size    columns of one part in a chunk
+    banned  bool[parts, V / parts]
     """
 
-    ways: int  # parts
-    width: int  # columns of one part
-    size: int  # columns of one part in a chunk
-    banned: np.ndarray  # bool[ways, width]
+    head: jax.Array
+    size: int
+    banned: np.ndarray
+    split: str
 
     @classmethod
-    def of(cls, vocab: int, banned: np.ndarray, chunk: int) -> "_Columns":
-        ways = math.gcd(vocab, WAYS)
-        width = vocab // ways
-        size = min(width, max(1, chunk // ways))
-        return cls(ways, width, size, np.reshape(banned, (ways, width)))
+    def of(cls, head: jax.Array, banned: np.ndarray, chunk: int, split: str) -> "_Columns":
+        width, vocab = head.shape
+        parts = vocab_parts(vocab, split)
+        head = head.reshape(width, parts, -1)
+        size = -(-head.shape[2] // -(-head.shape[2] // chunk))  # equal chunks, but for the last
+        found = cls(head, size, np.reshape(banned, (parts, -1)), split)
+        return replace(found, head=found.put(head, vocab=1))
+
+    @property
+    def parts(self) -> int:
+        return self.head.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.head.shape[2]
 
     @property
     def count(self) -> int:
         return -(-self.width // self.size)
 
+    def over_turns(self, function: Callable, hidden: jax.Array, *known: jax.Array):
+        """function(f[B, M, D], *[B, M]) -> trees of [B, M], over all of f[B, ..., D]."""
+
+        def turn(_, some):
+            return None, function(*some)
+
+        return self._turns(turn, None, hidden, *known)[1]
+
+    def through_turns(self, function: Callable, carry, hidden: jax.Array, *known: jax.Array):
+        """As `over_turns` of a function that is given what it returned first."""
+        return self._turns(lambda carry, some: function(carry, *some), carry, hidden, *known)
+
+    def _turns(self, turn: Callable, carry, hidden: jax.Array, *known: jax.Array):
+        rows, length = len(hidden), math.prod(hidden.shape[1:-1])
+        flat = (hidden.reshape(rows, length, -1), *(a.reshape(rows, length) for a in known))
+        if self.parts == 1:
+            return turn(carry, flat)
+
+        def cut(a):
+            a = jnp.pad(a, [(0, 0), (0, -length % self.parts)] + [(0, 0)] * (a.ndim - 2))
+            return a.reshape(rows, self.parts, -1, *a.shape[2:]).swapaxes(0, 1)
+
+        def join(a):
+            return a.swapaxes(0, 1).reshape(rows, -1, *a.shape[3:])[:, :length]
+
+        def placed(carry, some):
+            return turn(carry, tuple(self.put(a, rows=0) for a in some))
+
+        carry, found = jax.lax.scan(placed, carry, tuple(map(cut, flat)))
+        return carry, jax.tree.map(join, found)
+
+    def put(self, x: jax.Array, **dimensions) -> jax.Array:
+        """`place_vocab`, where the mesh cuts the head."""
+        return place_vocab(x, self.split, **dimensions) if self.parts > 1 else x
+
     def _start(self, number) -> jax.Array:
         return jnp.minimum(number * self.size, self.width - self.size)
 
-    def take(self, head: jax.Array, number) -> jax.Array:
-        """f[D, ways, size] of f[D, V]."""
-        parts = head.reshape(len(head), self.ways, self.width)
-        return jax.lax.dynamic_slice_in_dim(parts, self._start(number), self.size, axis=2)
+    def take(self, number) -> jax.Array:
+        """f[D, parts, size] of the head."""
+        return jax.lax.dynamic_slice_in_dim(self.head, self._start(number), self.size, axis=2)
 
     def add(self, total: jax.Array, number, part: jax.Array) -> jax.Array:
-        """f[D, V] with f[D, ways, size] added to the chunk's columns."""
-        parts = total.reshape(len(total), self.ways, self.width)
-        new = self.take(total, number) + part
+        """f[D, parts, V / parts] with f[D, parts, size] added to the chunk's columns."""
         start = self._start(number)
-        return jax.lax.dynamic_update_slice_in_dim(parts, new, start, axis=2).reshape(total.shape)
+        new = jax.lax.dynamic_slice_in_dim(total, start, self.size, axis=2) + part
+        return jax.lax.dynamic_update_slice_in_dim(total, new, start, axis=2)
 
     def closed(self, number) -> jax.Array:
-        """bool[ways, size]: banned, or already in the chunk before."""
+        """bool[parts, size]: banned, or already in the chunk before."""
         start = self._start(number)
         banned = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.banned), start, self.size, axis=1)
         return banned | (start + jnp.arange(self.size) < number * self.size)
 
-    def logits(self, hidden: jax.Array, head: jax.Array, number, temperature: float):
-        """f32[..., ways, size], closed columns at BAN, and their ids i32[ways, size], -1 there."""
-        logits = _dot("...d,dwc->...wc", hidden, self.take(head, number).astype(hidden.dtype))
+    def logits(self, hidden: jax.Array, number, temperature: float):
+        """f32[B, ..., parts, size], closed columns at BAN; their ids i32[parts, size], else -1."""
+        part = self.take(number).astype(hidden.dtype)
+        logits = _dot("...d,dwc->...wc", hidden, part)
+        logits = self.put(logits, vocab=-2, rows=0)
         start = self._start(number)
-        ids = jnp.arange(self.ways)[:, None] * self.width + start + jnp.arange(self.size)
+        ids = jnp.arange(self.parts)[:, None] * self.width + start + jnp.arange(self.size)
         repeated = start + jnp.arange(self.size) < number * self.size
         logits = jnp.where(self.closed(number), BAN, logits / temperature)
         return logits, jnp.where(repeated, -1, ids)
