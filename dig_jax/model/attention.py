@@ -111,13 +111,11 @@ def answers(
     prompt_valid  bool[B, P]
     ->            f[B, G, T, N, H]
 
-    "dot" and "cudnn" run "chunked" here: cuDNN has no mask of this shape but a dense one, and
-    two calls cannot be merged by their log-sum-exps, because neither JAX's nor cuDNN's rule
-    lets a gradient through those.
     """
     if kind.startswith("splash"):
         return splash.answers(q, k, v, *prompt, prompt_valid, interpret=kind != "splash")
-    compute = _answers_xla if kind == "xla" else _answers_chunked
+    named = {"xla": _answers_xla, "chunked": _answers_chunked}
+    compute = named.get(kind) or _answers_dot(kind)
     return checkpoint_name(compute(q, k, v, prompt, prompt_valid), "o")
 
 
@@ -316,6 +314,48 @@ def _causal_dot(kind: str) -> Callable:
         return _dot(kind, *even, is_causal=True)[:, :length].reshape(q.shape)
 
     return compute
+
+
+def _answers_dot(kind: str) -> Callable:
+    """Every answer behind a copy of its prompt's keys, causal: the one mask cuDNN has for this.
+
+    Two calls, over the prompt and over the answer, could not be merged by their log-sum-exps:
+    neither JAX's nor cuDNN's rule lets a gradient through those. The queries of the prompt's
+    places are zero and cost P^2 / 2 products a head, little beside the answers' matrices.
+    """
+    causal_dot = _causal_dot(kind)
+
+    def compute(q, k, v, prompt, prompt_valid):
+        lengths, group, own = prompt_valid.sum(-1), q.shape[1], q.shape[2]
+        behind = _answer_behind_prompt(lengths, prompt_valid.shape[1], own)
+
+        def line(shared, a):
+            shared = jnp.broadcast_to(shared[:, None], (len(a), group, *shared.shape[1:]))
+            return _reordered(jnp.concatenate([shared, a], axis=2), behind)
+
+        nothing = jnp.zeros((len(q), prompt_valid.shape[1], *q.shape[3:]), q.dtype)
+        out = causal_dot(line(nothing, q), line(prompt[0], k), line(prompt[1], v))
+        return _reordered(out, lengths[:, None] + jnp.arange(own))
+
+    return compute
+
+
+def _answer_behind_prompt(lengths: jax.Array, most: int, own: int) -> jax.Array:
+    """Of rows of `most` prompt tokens and `own` of the answer: which token is where; i32[B, P + T].
+
+    The prompt's padding goes last, where causality keeps it from all others.
+    """
+    at, end = jnp.arange(most + own), lengths[:, None]
+    return jnp.where(at < end, at, jnp.where(at < end + own, most - end + at, at - own))
+
+
+def _reordered(a: jax.Array, order: jax.Array) -> jax.Array:
+    """f[B, G, S, ...] -> f[B, G, M, ...]; order i32[B, M] without repeats: gradients just move."""
+
+    def one(row, order):
+        return row.at[:, order].get(unique_indices=True, mode="promise_in_bounds")
+
+    return jax.vmap(one)(a, order)
 
 
 def _dot(kind: str, q, k, v, **masks) -> jax.Array:
