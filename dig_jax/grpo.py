@@ -139,8 +139,11 @@ def make_update(
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(part, floats)
 
-    def slice_gradient(part, frozen, pairs, answers: Answers, unmoved):
-        """Of some pairs: their prompts once, forwards and backwards, their answers in parts."""
+    def add_slice(total, part, frozen, pairs, answers: Answers, unmoved):
+        """total + the gradient of some pairs: prompts once both ways, their answers in parts.
+
+        Added to as it comes: a gradient is as large as the weights, and two are too many.
+        """
 
         def encode(part):
             cache = encode_prompt(join(part, frozen), config, *pairs)
@@ -152,16 +155,15 @@ def make_update(
             found, grads = answer_gradient(part, frozen, cache, some, unmoved)
             return jax.tree.map(jnp.add, total, grads), found
 
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), (part, floats))
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), floats)
         slices = group_slices(answers, cfg.answer_slices)
-        (grads, through_prompt), found = jax.lax.scan(add, zeros, slices)
+        (total, through_prompt), found = jax.lax.scan(add, (total, zeros), slices)
         through_prompt = jax.tree.map(lambda a, like: a.astype(like.dtype), through_prompt, floats)
-        return jax.tree.map(jnp.add, grads, pull(through_prompt)[0]), found
+        return jax.tree.map(jnp.add, total, pull(through_prompt)[0]), found
 
     def gradient(part, frozen, pairs, minibatch: Answers, unmoved: Unmoved):
         def add(total, some):
-            grads, found = slice_gradient(part, frozen, *some, unmoved)
-            return jax.tree.map(jnp.add, total, grads), found
+            return add_slice(total, part, frozen, *some, unmoved)
 
         zeros = jax.tree.map(jnp.zeros_like, part)
         slices = _slices((pairs, minibatch), cfg.accumulate)
