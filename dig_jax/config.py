@@ -104,14 +104,15 @@ class RolloutConfig:
     temperature: float = 1.0  # > 0, of sampling and loss alike; evaluation may be greedy
     chunk: int = 256  # tokens that answers' caches have room for at first; 0 = max_tokens (1)
     compact: float = 0.0  # unfinished answers move into this share of the rows; 0 = they stay (2)
-    layers: Literal["model", "unroll"] = "model"  # how blocks are repeated: as model.layers or (3)
+    layers: Literal["auto", "model", "unroll"] = "auto"  # how blocks are repeated (3)
 
     # (1) A full cache is replaced by one of twice the length, up to max_tokens, so that a step
     #     reads what answers have written rather than what they may. A program for each length.
     # (2) Once they fit, again and again. 0.5 saves most of the time that ended answers take,
     #     0.7 computes fewer empty rows with twice the programs. docs/rollout.md has figures.
-    # (3) unroll: a copy of the program per block, and of the weights while decoding. A small model
-    #     on a CPU decodes 1.4 times as fast and compiles half as fast.
+    # (3) model: as model.layers. unroll: a copy of the program per block, and of the weights while
+    #     decoding. A small model on a CPU decodes 1.4 times as fast and compiles half as fast; on a
+    #     GPU a scan copies every block's weights and keys at every token. auto: unroll on a GPU.
 
     def __post_init__(self):
         typed.check_fields(self, "rollout")

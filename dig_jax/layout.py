@@ -44,8 +44,9 @@ class Layout:
     @property
     def rollout_model(self) -> ModelConfig:
         """The model that answers: adapters are in its weights, which stay where they are."""
-        layers = self.cfg.rollout.layers
-        layers = self.model.layers if layers == "model" else layers
+        layers, gpu = self.cfg.rollout.layers, self.mesh.devices.flat[0].platform == "gpu"
+        unroll = layers == "unroll" or (layers == "auto" and gpu)
+        layers = "unroll" if unroll else self.model.layers
         return replace(self.model, lora=None, split="heads", layers=layers)
 
     @property

@@ -40,8 +40,11 @@ ROLLOUT = ("pairs_per_step=16", "eval.batch=16", "rollout.max_tokens=512", "roll
 UPDATE = ("pairs_per_step=4", "eval.batch=4", "rollout.max_tokens=1024", "grpo.accumulate=4",
           "grpo.answer_slices=2")  # fmt: skip
 GENERATE = ("pairs_per_step=8", "eval.batch=8", "rollout.max_tokens=256", "rollout.chunk=128")
-SETTINGS = dict.fromkeys(("machine", *NAMES), ROLLOUT) | {"update": UPDATE, "generate": GENERATE}
-PARTS = ("machine", "update", "sample", "reshard", "view", "generate")  # dearest first
+SETTINGS = dict.fromkeys(("machine", "sample_scanned", *NAMES), ROLLOUT) | {
+    "update": UPDATE,
+    "generate": GENERATE,
+}
+PARTS = ("machine", "update", "sample", "reshard", "view", "generate", "sample_scanned")
 WHERE = Path(__file__).parents[1]
 GIB = 2**30
 HEADING = ("part", "s", "first call, s", "peak GiB", "preflight GiB", "off by", "figures")

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import math
+import types
 from dataclasses import replace
 
 import fakes
@@ -227,6 +228,20 @@ def test_a_program_compiles_for_a_slice():
     result = preflight.run_compile(request, fast=True)
     assert not result.problem, result.problem
     assert 0 < result.peak < 0.1 * GIB
+
+
+def test_blocks_are_unrolled_in_a_rollout_on_a_gpu_unless_told_otherwise():
+    """In a loop there every block's weights and keys are copied out of their stack."""
+
+    def layers(platform: str, how: str = "auto") -> str:
+        device = types.SimpleNamespace(platform=platform)
+        mesh = types.SimpleNamespace(devices=np.array([[device]]))
+        cfg = replace(CONFIG, rollout=replace(CONFIG.rollout, layers=how))
+        return Layout(cfg, mesh, fakes.CONFIG).rollout_model.layers
+
+    assert [layers(one) for one in ("cpu", "tpu", "gpu")] == ["one_scan", "one_scan", "unroll"]
+    assert layers("gpu", "model") == "one_scan"
+    assert layers("cpu", "unroll") == "unroll"
 
 
 # What is printed

@@ -25,6 +25,7 @@ _LINE = re.compile(r"^ +(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\(")
 _LOOP = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _VIEWS = ("parameter", "get-tuple-element", "tuple", "bitcast", "while", "constant", "conditional")
+_VIEWS += ("fusion-start", "async-start")  # their -done has the value, they its operands too
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,11 @@ def rollout(layout: Layout, prompt_tokens: int) -> Parts:
     heads = where.spec[2]  # kv_heads: keys are split as the matrix that makes them
     cache = cache_shape(layout, cfg.pairs_per_step, prompt_tokens)
     answers = cache_shape(layout, cfg.pairs_per_step, cfg.rollout.group, cfg.rollout.max_tokens)
-    copied = programs.rollout_is_a_copy(layout)
+    copied, weights = programs.rollout_is_a_copy(layout), programs.rollout_shapes(layout)
+    unrolled = layout.rollout_model.layers == "unroll"  # `qwen3vl.for_decoding` takes them apart
     return {
-        "answering copy": device_bytes(programs.rollout_shapes(layout)) if copied else 0,
+        "answering copy": device_bytes(weights) if copied else 0,
+        "blocks apart": device_bytes(weights["blocks"]) if unrolled else 0,
         "prompt cache": 2 * _placed(layout, cache, PartitionSpec(None, "fsdp", None, heads)),
         "answer cache": 2
         * _placed(layout, answers, PartitionSpec(None, "fsdp", None, None, heads)),

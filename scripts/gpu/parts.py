@@ -139,6 +139,14 @@ def sample(bench: Bench) -> Result:
     return result
 
 
+def sample_scanned(bench: Bench) -> Result:
+    """The same by a loop over the blocks; as `rollout.layers` is by itself, a GPU unrolls it."""
+    cfg = bench.layout.cfg
+    cfg = replace(cfg, rollout=replace(cfg.rollout, layers="model"))
+    result = sample(replace(bench, layout=replace(bench.layout, cfg=cfg)))
+    return replace(result, part="sample_scanned")
+
+
 def _prefill_figures(bench: Bench, seconds: float) -> dict[str, float]:
     size = bench.size | {"length": 0, "answers": 0}
     rates = _rates(bench.pairs * flops.forward_flops(bench.layout.model, **size), seconds)
@@ -226,7 +234,7 @@ def card_here() -> slices.Slice | None:
     return next((slices.find(name) for name in ("h100", "h200") if name in kind), None)
 
 
-PARTS = {f.__name__: f for f in (machine, reshard, view, sample, update)}
+PARTS = {f.__name__: f for f in (machine, reshard, view, sample, sample_scanned, update)}
 
 
 def main() -> None:
