@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from dig_jax.checkpoint import latest_step
+from dig_jax.checkpoint import latest_step, root_of
 from dig_jax.config import Config, config_hash
 from dig_jax.model.hf_files import local_companions
 from dig_jax.report import METRICS, NAMES, markdown
@@ -140,10 +140,11 @@ def _scores(cfg: Config, step: int) -> str:
     notes = [f"Not evaluated, or not in the run folder: {', '.join(missing)}."] if missing else []
     if not found:
         return notes[0]
-    if step != latest_step(cfg.run_dir):
+    newest = latest_step(root_of(cfg))
+    if step != newest:
         notes.append(
             f"These evaluations do not record their step; the newest checkpoint is "
-            f"{latest_step(cfg.run_dir)}, this export is of {step}."
+            f"{newest}, this export is of {step}."
         )
     order = [name for name in NAMES if name in found]
     order += [name for name in found if name not in NAMES]

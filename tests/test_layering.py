@@ -16,7 +16,10 @@ PACKAGE = ROOT / "dig_jax"
 # a row where its modules build on one another.
 ROWS = (
     ("-", "typed model.placement"),
-    ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
+    (
+        "0",
+        "addresses config boxes images decoding model.params model.rope model.splash model.layers",
+    ),
     ("0", "data.scene data.exr data.machine data.colors data.draws data.parallel data.lighting"),
     ("0", "data.easyr1_reward data.parquet"),
     ("0b", "data.look trackers drawing stages flops"),
@@ -85,7 +88,15 @@ DOORS = {
     "tokenizers": {"prompt"},
     "safetensors": {"model.hf_export"},
     # epath: paths and gs:// addresses alike
-    "etils": {"checkpoint", "model.hf_export", "model.hf_files", "model.safetensors_reader"},
+    "etils": {
+        "addresses",
+        "best",
+        "checkpoint",
+        "model.hf_export",
+        "model.hf_files",
+        "model.safetensors_reader",
+    },
+    "fsspec": {"addresses"},  # its settings; epath brings it along
     "ml_dtypes": {"model.safetensors_reader"},
     "matplotlib": {"pictures"},
     "tensorboardX": {"trackers"},
