@@ -46,7 +46,7 @@ class ModelSource:
 
 def _check_local(where: str, folder: str) -> None:
     """A path takes gs://BUCKET for a folder named "gs:" and would be made here."""
-    remedy = "name a folder of this machine; checkpoint.root may be in a bucket"
+    remedy = "name a folder of this machine; checkpoint.root and data.root may be in a bucket"
     require("://" not in folder, where, folder, "is an address", remedy)
 
 
@@ -59,7 +59,7 @@ def _check_place(where: str, folder: str) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    root: str = "data/tiny"  # folder with one sub-folder of shards per bucket and eval split
+    root: str = "data/tiny"  # folder with a sub-folder of shards per bucket and eval split (2)
     image_width: int = 96  # px, X, of the records; the model's size follows from the limits below
     image_height: int = 64  # px, Y; same
     min_pixels: int = 0  # smallest image the model sees, height x width; 0 = the checkpoint's own
@@ -76,10 +76,12 @@ class DataConfig:
     #     PNGs; 96x64: 37 KB). Off unless asked for: a GRPO step takes seconds for pairs that
     #     decode in milliseconds. It pays where steps are short: supervised training, many epochs.
     #     Neither field has a say in which pairs a step sees.
+    # (2) Or gs://BUCKET/FOLDER: every machine copies the splits that it opens, once, to
+    #     .cache/data/BUCKET/FOLDER below the working directory, and compares checksums.
 
     def __post_init__(self):
         typed.check_fields(self, "data")
-        _check_local("data.root", self.root)
+        _check_place("data.root", self.root)
         least = {"image_width": 1, "image_height": 1, "min_pixels": 0, "max_pixels": 0}
         at_least("data", self, max_boxes=1, prefetch=0, workers=0, **least)
         ok = not self.max_pixels or self.min_pixels <= self.max_pixels

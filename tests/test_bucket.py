@@ -1,4 +1,4 @@
-"""Checkpoints in a bucket, through the real clients, to a storage on this machine."""
+"""Checkpoints and pairs in a bucket, through the real clients, to a storage on this machine."""
 
 import json
 import os
@@ -18,14 +18,17 @@ from google_storage import BUCKET, serve
 from test_best import METRIC, offer, weights
 from test_checkpoint import CHILD, assert_same_bits, place, state
 from test_distributed import ended, start
+from test_pipeline import SIZES, config, identities, pair, write_split
 
 from dig_jax import best, checkpoint, convert, typed
 from dig_jax.config import Config, MeshConfig, config_hash, to_json
+from dig_jax.data import fetch, pipeline, records
 from dig_jax.doctor import folder
 
 gcsfs = pytest.importorskip("gcsfs", reason="buckets need gcsfs: pip install -e '.[gcs]'")
 
 RUN = f"gs://{BUCKET}/runs/one"
+DATA = f"gs://{BUCKET}/data/pairs"
 HELD = "runs/one/checkpoints"  # names of objects begin with it
 
 
@@ -45,8 +48,9 @@ def served():
 
 
 @pytest.fixture
-def storage(served):
-    """Empty."""
+def storage(served, tmp_path, monkeypatch):
+    """Empty, and a working directory of one's own: copies are made below it."""
+    monkeypatch.chdir(tmp_path)
     served.objects.clear()
     served.asked.clear()
     yield served
@@ -234,6 +238,141 @@ def test_the_package_that_buckets_need_is_named(monkeypatch, tmp_path):
     backend.fsspec_backend._get_filesystem.cache_clear()
     with pytest.raises(ValueError, match=rf"checkpoint.root='{RUN}' .* install dig_jax\[gcs\]"):
         checkpoint.check_start(run_config(tmp_path))
+    with pytest.raises(ValueError, match=rf"data.root='{DATA}' .* install dig_jax\[gcs\]"):
+        fetch.local_split(DATA, "single")
+
+
+@pytest.fixture
+def uploaded(storage, tmp_path):
+    """Three splits of two shards each in the bucket; the folder that they come from."""
+    for split, size in SIZES.items():
+        write_split(tmp_path / "made", split, [pair(split, i) for i in range(size)])
+    upload(storage, tmp_path / "made")
+    return tmp_path / "made"
+
+
+def upload(storage, root: Path) -> None:
+    for path in root.glob("*/*"):
+        storage.put(f"data/pairs/{path.relative_to(root)}", path.read_bytes())
+
+
+def fetched(storage) -> list[str]:
+    """Shards read so far, and forget them."""
+    names = [name for method, name in storage.asked if method == "GET" and "arrayrecord" in name]
+    storage.asked.clear()
+    return sorted({"/".join(name.split("/")[2:]) for name in names})
+
+
+def test_pairs_of_a_bucket_are_copied_once_and_are_those_of_a_folder(storage, uploaded, tmp_path):
+    near, far = (list(pipeline.train_pairs(config(r), 0)) for r in (uploaded, DATA))
+    assert identities(near) == identities(far)
+    for one, other in zip(near, far, strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+    first = fetched(storage)
+    assert len(first) == 4  # two shards of each bucket that is drawn from
+    assert not [name for name in first if "heldout" in name]
+    assert pipeline.check_data(config(DATA)) == SIZES
+    assert {name.split("/")[0] for name in fetched(storage)} == {"heldout"}
+    here = tmp_path / ".cache" / "data" / BUCKET / "data" / "pairs"
+    assert fetch.copy_of(DATA, "single").resolve() == here / "single"
+    list(pipeline.train_pairs(config(DATA + "/"), 0))
+    assert fetched(storage) == []
+    (here / "single" / records.shard_name(1, 2)).unlink()
+    list(pipeline.train_pairs(config(DATA), 0))
+    assert fetched(storage) == [f"single/{records.shard_name(1, 2)}"]
+
+
+def test_decoded_copies_and_worker_processes_read_the_copy(storage, uploaded):
+    wanted = list(pipeline.train_pairs(config(uploaded), 5))
+    cfg = config(DATA, "data.workers=2", "data.cache=decoded")
+    got = list(pipeline.train_pairs(cfg, 5))
+    assert identities(got) == identities(wanted)
+    assert (fetch.copy_of(DATA, "single") / "decoded").is_dir()
+
+
+def test_a_damaged_or_replaced_shard_is_copied_again(storage, uploaded):
+    """Here damaged on the disk; there rendered anew under the same names."""
+    fetch.local_split(DATA, "single")
+    fetched(storage)
+    path = fetch.copy_of(DATA, "single") / records.shard_name(0, 2)
+    path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
+    fetch.local_split(DATA, "single")
+    assert fetched(storage) == [f"single/{path.name}"]
+    shutil.rmtree(uploaded / "single")
+    write_split(uploaded, "single", [pair("another", i) for i in range(5)])
+    upload(storage, uploaded)
+    fetch.local_split(DATA, "single")
+    assert len(fetched(storage)) == 2
+    for name in (path.name, records.MANIFEST):
+        assert (path.parent / name).read_bytes() == (uploaded / "single" / name).read_bytes()
+
+
+def test_what_is_wrong_in_the_bucket_is_named(storage, uploaded):
+    name = f"data/pairs/single/{records.shard_name(1, 2)}"
+    storage.put(name, storage.objects[name][1][:-1])
+    with pytest.raises(ValueError, match=rf"{name} is corrupt: sha256 .* copy the split there"):
+        fetch.local_split(DATA, "single")
+    here = fetch.copy_of(DATA, "single")
+    assert not (here / records.MANIFEST).exists()
+    assert [path.name for path in here.glob("pairs*")] == [records.shard_name(0, 2)]
+    del storage.objects[name]
+    with pytest.raises(FileNotFoundError, match=records.shard_name(1, 2)):
+        fetch.local_split(DATA, "single")
+    manifest = json.loads((uploaded / "dual" / records.MANIFEST).read_text())
+    manifest |= {"complete": False, "shard_count": 3}
+    storage.put(f"data/pairs/dual/{records.MANIFEST}", json.dumps(manifest).encode())
+    with pytest.raises(FileNotFoundError, match=rf"{DATA}/dual has 2 of 3 shards; finish"):
+        fetch.local_split(DATA, "dual")
+    with pytest.raises(FileNotFoundError, match=rf"{DATA}/none/manifest.json does not exist; copy"):
+        fetch.local_split(DATA, "none")
+    storage.refused = {"GET"}
+    with pytest.raises(ValueError, match=rf"(?s)data.root='{DATA}' cannot be reached .*may not do"):
+        fetch.local_split(DATA, "heldout")
+
+
+def test_a_copy_without_room_is_refused_with_both_figures(storage, uploaded, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"2 shards of .* MB, are to be copied and the disk has 0.0"):
+        fetch.local_split(DATA, "single")
+
+
+COPY = """
+import hashlib, os, signal, sys
+from dig_jax.data import fetch, records
+if sys.argv[2] == "die":  # as kill -9 between two shards: the second has bytes but no name
+    fetch._STREAMS, plain = 1, fetch._chunks
+    def chunks(there, name):
+        yield from plain(there, name)
+        if "00001" in name:
+            os.kill(os.getpid(), signal.SIGKILL)
+    fetch._chunks = chunks
+print(fetch.local_split(sys.argv[1], "single"))
+"""
+
+
+def copying(*more: str) -> subprocess.Popen:
+    env = os.environ | {"PYTHONPATH": str(Path(fetch.__file__).parents[2])}
+    command = [sys.executable, "-c", COPY, DATA, *more]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_copy_goes_on_and_processes_of_one_machine_take_turns(storage, uploaded):
+    """Of two that start together one copies what the killed one lacks, and the other waits."""
+    assert copying("die").wait() == -signal.SIGKILL
+    here = fetch.copy_of(DATA, "single")
+    left = [path.name for path in here.glob("pairs*")]
+    assert len(left) == 2
+    assert sum(name.endswith("arrayrecord") for name in left) == 1
+    storage.asked.clear()
+    both = [copying(""), copying("")]
+    for child in both:
+        assert child.communicate()[0].strip() == str(here)
+    shard = f"data/pairs/single/{records.shard_name(1, 2)}"
+    read = [name for method, name in storage.asked if "arrayrecord" in name]
+    assert set(read) == {shard}
+    assert not list(here.glob("*.tmp*"))
+    assert records.open_split(here)
 
 
 def test_a_scheduler_learns_from_the_bucket_whether_a_run_is_done(storage, tmp_path):
