@@ -325,6 +325,9 @@ def test_what_is_wrong_in_the_bucket_is_named(storage, uploaded):
         fetch.local_split(DATA, "dual")
     with pytest.raises(FileNotFoundError, match=rf"{DATA}/none/manifest.json does not exist; copy"):
         fetch.local_split(DATA, "none")
+    few = rf"eval.pairs=9, but {DATA}/heldout holds 7; .* --root FOLDER --split heldout"
+    with pytest.raises(ValueError, match=few):
+        pipeline.eval_pairs(config(DATA, "eval.pairs=9"))
     storage.refused = {"GET"}
     with pytest.raises(ValueError, match=rf"(?s)data.root='{DATA}' cannot be reached .*may not do"):
         fetch.local_split(DATA, "heldout")
