@@ -7,8 +7,9 @@ import json
 import re
 from pathlib import Path
 
-from dig_jax.checkpoint import latest_step
+from dig_jax.checkpoint import latest_step, root_of
 from dig_jax.config import Config, config_hash
+from dig_jax.data.fetch import copy_of
 from dig_jax.model.hf_files import local_companions
 from dig_jax.report import METRICS, NAMES, markdown
 
@@ -19,7 +20,8 @@ _RELEASED = re.compile(r"Qwen3-VL-(2B|4B|8B|32B)-(Instruct|Thinking)")
 def card_text(cfg: Config, step: int, *, source: str, dtype: str) -> str:
     """README.md of an export: front matter, then base, use, data, training, scores, limits.
 
-    cfg      of the run; its run_dir and data.root are read where they exist
+    cfg      of the run; its run_dir and data.root are read where they exist, of a bucket's pairs
+             the copy on this machine
     source   the folder the run started from
     dtype    of the exported weights
     """
@@ -84,9 +86,10 @@ def _use(cfg: Config) -> str:
 
 
 def _data(cfg: Config) -> str:
-    root = Path(cfg.data.root)
     names = {name: "training" for name in cfg.data.buckets} | {cfg.data.eval_split: "held out"}
-    lines = [f"- `{name}` ({use}): {_split(root / name)}" for name, use in names.items()]
+    lines = [
+        f"- `{name}` ({use}): {_split(copy_of(cfg.data.root, name))}" for name, use in names.items()
+    ]
     return f"Rendered pairs of `{cfg.data.root}`:\n\n" + "\n".join(lines)
 
 
@@ -140,10 +143,11 @@ def _scores(cfg: Config, step: int) -> str:
     notes = [f"Not evaluated, or not in the run folder: {', '.join(missing)}."] if missing else []
     if not found:
         return notes[0]
-    if step != latest_step(cfg.run_dir):
+    newest = latest_step(root_of(cfg))
+    if step != newest:
         notes.append(
             f"These evaluations do not record their step; the newest checkpoint is "
-            f"{latest_step(cfg.run_dir)}, this export is of {step}."
+            f"{newest}, this export is of {step}."
         )
     order = [name for name in NAMES if name in found]
     order += [name for name in found if name not in NAMES]

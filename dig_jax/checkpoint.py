@@ -1,10 +1,12 @@
 """Checkpoints: a state's arrays, the step, and the configuration that made them.
 
-    <run_dir>/checkpoints/<step>/state     arrays, by Orbax
-    <run_dir>/checkpoints/<step>/config    the resolved configuration, JSON
+    <root>/checkpoints/<step>/state     arrays, by Orbax
+    <root>/checkpoints/<step>/config    the resolved configuration, JSON
 
-A checkpoint appears under its number only when it is whole (Orbax renames a temporary folder),
-and `save` returns only then. `restore` places arrays as the target says, so the mesh may change.
+The root is checkpoint.root, a folder or gs://BUCKET/FOLDER, or else the run folder. A checkpoint
+is there only when it is whole (Orbax renames a temporary folder; in a bucket, where that would be
+a copy, it writes commit_success.txt last), and `save` returns only then. `restore` places arrays
+as the target says, so the mesh may change.
 """
 
 import json
@@ -17,8 +19,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from dig_jax import distributed, typed
+from dig_jax.addresses import folder_at, is_remote, reaching, try_out
 from dig_jax.config import Config, Stage, config_hash, from_json
 
+CHECKPOINTS = "checkpoints"  # below the root
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
 
 # Fields a resumed run may change: none of them bears on the numbers of a step, except that a
@@ -44,16 +48,30 @@ MAY_CHANGE = (
 )
 
 
+def root_of(cfg: Config) -> str:
+    """Where a run keeps its checkpoints and best weights: checkpoint.root, or its folder."""
+    return cfg.checkpoint.root or cfg.run_dir
+
+
+def find_root(run: str | Path) -> str:
+    """The root of a run that is named by its folder, or by the root itself.
+
+    A run folder without checkpoints tells in its config.json where they are.
+    """
+    told = None if is_remote(run) else _told_root(run)
+    return told if told and not saved_steps(run) else str(run)
+
+
 def save(cfg: Config, step: int, state: Any) -> None:
-    """Writes <run_dir>/checkpoints/<step>, then deletes all but the checkpoint.keep newest.
+    """Writes <root>/checkpoints/<step>, then deletes all but the checkpoint.keep newest.
 
     step    steps done, so that a resumed run begins with it
     state   pytree of arrays, sharded or not
 
-    Every process calls it. On return the checkpoint is on disk. A step already saved is kept
+    Every process calls it. On return the checkpoint is written. A step already saved is kept
     as it is.
     """
-    with jax.transfer_guard("allow"), _open(cfg.run_dir, keep=cfg.checkpoint.keep) as manager:
+    with jax.transfer_guard("allow"), _open(root_of(cfg), keep=cfg.checkpoint.keep) as manager:
         if distributed.first_says(step in manager.all_steps()):
             return
         items = ocp.args.Composite(
@@ -71,19 +89,20 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
     Raises FileNotFoundError when there is none, and ValueError naming every field of `cfg` that
     differs and may not, the arrays that do not fit `like`, or the checkpoint that is damaged.
     """
-    step = _existing(cfg.run_dir, step)
+    root = root_of(cfg)
+    step = _existing(root, step)
     check_config(cfg, step)
     target = jax.tree.map(_abstract, like)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-    with jax.transfer_guard("allow"), _open(cfg.run_dir) as manager:
+    with jax.transfer_guard("allow"), _open(root) as manager:
         try:
             saved = _arrays(manager.item_metadata(step).state)
             misfits = _misfits(saved, _arrays(target)) if saved else ""
             state = None if misfits else manager.restore(step, args=items).state
         except Exception as error:  # Orbax and TensorStore raise whatever they met
-            raise ValueError(_damaged(cfg.run_dir, step, error)) from error
+            raise ValueError(_damaged(root, step, error)) from error
     if misfits:
-        folder = _folder(cfg.run_dir) / str(step)
+        folder = _folder(root) / str(step)
         raise ValueError(f"{folder} holds another kind of state:\n{misfits}")
     return state, step
 
@@ -94,17 +113,18 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
     like   the tree of parameters as `jax.ShapeDtypeStruct`, with the wanted shardings; a part of
            the tree reads that part
     """
-    step = _existing(cfg.run_dir, step)
+    root = root_of(cfg)
+    step = _existing(root, step)
     try:
-        return _read_params(_folder(cfg.run_dir) / str(step) / "state", like)
+        return _read_params(_folder(root) / str(step) / "state", like)
     except Exception as error:  # Orbax and TensorStore raise whatever they met
-        raise ValueError(_damaged(cfg.run_dir, step, error)) from error
+        raise ValueError(_damaged(root, step, error)) from error
 
 
 def save_params(folder: str | Path, params: Any) -> None:
     """Writes parameters alone, without a run: <folder>/params, which must not be there."""
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
-        writer.save(epath.Path(folder).absolute() / PARAMS, {"params": params})
+        writer.save(folder_at(folder) / PARAMS, {"params": params})
 
 
 def has_params(folder: str | Path) -> bool:
@@ -119,7 +139,7 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
 
     Raises ValueError naming the folder when it is damaged or is another model's.
     """
-    where = epath.Path(folder).absolute() / PARAMS
+    where = folder_at(folder) / PARAMS
     try:
         return _read_params(where, like, cut=cut)
     except Exception as error:  # Orbax and TensorStore raise whatever they met
@@ -127,7 +147,7 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
         raise ValueError(f"{where} cannot be restored; import it again. {reason}") from error
 
 
-def _read_params(folder: Path, like: Any, *, cut: bool = False) -> Any:
+def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
     """The part of a saved {"params": tree} that `like` names, from disk straight to its places."""
     target = {"params": jax.tree.map(_abstract, like)}
     places = jax.tree.map(
@@ -141,40 +161,83 @@ def _read_params(folder: Path, like: Any, *, cut: bool = False) -> Any:
         return reader.restore(folder, args=args)["params"]
 
 
-def latest_step(run_dir: str | Path) -> int | None:
+def latest_step(root: str | Path) -> int | None:
     """The newest whole checkpoint's step, or None."""
-    return max(saved_steps(run_dir), default=None)
+    return max(saved_steps(root), default=None)
 
 
-def saved_steps(run_dir: str | Path) -> list[int]:
-    """Steps of the whole checkpoints of a run, ascending."""
-    folder = _folder(run_dir)
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
+def saved_steps(root: str | Path) -> list[int]:
+    """Steps of the whole checkpoints below a root, ascending; `root_of` and `find_root` name it.
+
+    Raises ValueError where an address cannot be reached.
+    """
+    folder = _folder(root)
+    with reaching("checkpoint.root", root):
+        paths = list(folder.iterdir()) if folder.is_dir() else []
+        numbered = [path for path in paths if path.name.isdigit()]
+        return sorted(int(p.name) for p in numbered if ocp.utils.is_checkpoint_finalized(p))
 
 
-def saved_config(run_dir: str | Path, step: int | None = None) -> Config:
+def saved_config(root: str | Path, step: int | None = None) -> Config:
     """The configuration stored with a checkpoint, the newest unless `step` is given."""
-    return from_json(_config_text(run_dir, _existing(run_dir, step)))
+    return from_json(_config_text(root, _existing(root, step)))
 
 
 def check_start(cfg: Config) -> None:
     """Raises ValueError where a run cannot start or go on in its folder as `cfg` says.
 
-    Every process calls it: all must have one configuration, see one folder, and find there one
-    newest checkpoint, from which `cfg` differs in nothing that matters (`check_config`).
+    Every process calls it: all must have one configuration, see one folder, be able to write
+    there, and find there one newest checkpoint, from which `cfg` differs in nothing that matters
+    (`check_config`).
     """
     distributed.check_same("configuration", config_hash(cfg))
-    distributed.check_shared(cfg.run_dir)
-    done = latest_step(cfg.run_dir)
-    distributed.check_same(f"newest checkpoint in {cfg.run_dir}", done)
+    root = root_of(cfg)
+    if is_remote(root):
+        try_out("checkpoint.root", root)
+    distributed.check_shared("checkpoint.root" if cfg.checkpoint.root else "run_dir", root)
+    done = latest_step(root)
+    distributed.check_same(f"newest checkpoint in {root}", done)
     if done is not None:
         check_config(cfg, done)
+    else:
+        check_root(cfg)
+
+
+def check_root(cfg: Config) -> None:
+    """Raises ValueError where a run would begin anew for want of the checkpoints it has elsewhere.
+
+    Every process calls it; the run folder that counts is that of process 0.
+    """
+    left = "" if jax.process_index() else _left_behind(cfg)
+    if distributed.any_process(bool(left)):
+        raise ValueError(left or "process 0 says what is wrong with checkpoint.root")
+
+
+def _left_behind(cfg: Config) -> str:
+    """What to say where an earlier start of this run folder saved under another root; or ""."""
+    old = _told_root(cfg.run_dir) or cfg.run_dir
+    steps = saved_steps(old) if old != root_of(cfg) else []
+    if not steps:
+        return ""
+    copy = "gcloud storage rsync --recursive" if "://" in f"{old}{root_of(cfg)}" else "cp -r"
+    return (
+        f"checkpoint.root={cfg.checkpoint.root!r} holds no checkpoint, but the run of "
+        f"{cfg.run_dir} has saved steps {steps} in {old}; set it back to go on there, copy them by "
+        f"`{copy} {old}/{CHECKPOINTS} {root_of(cfg)}/{CHECKPOINTS}`, or start a new run with "
+        f"another --run-dir"
+    )
+
+
+def _told_root(run_dir: str | Path) -> str:
+    """checkpoint.root in the configuration that a run folder holds; "" where it tells none."""
+    path = Path(run_dir) / "config.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    return known.get("checkpoint", {}).get("root", "")
 
 
 def check_config(cfg: Config, step: int) -> None:
     """Raises ValueError naming the fields in which `cfg` may not differ from a checkpoint."""
-    saved = json.loads(_config_text(cfg.run_dir, step))
+    saved = json.loads(_config_text(root_of(cfg), step))
     wrong = {
         path: pair
         for path, pair in typed.differences(saved, cfg).items()
@@ -188,31 +251,31 @@ def check_config(cfg: Config, step: int) -> None:
             f"  {path}: saved {old!r}, now {new!r}" for path, (old, new) in wrong.items()
         )
         raise ValueError(
-            f"the configuration differs from {_folder(cfg.run_dir) / str(step)}:\n{lines}\n"
+            f"the configuration differs from {_folder(root_of(cfg)) / str(step)}:\n{lines}\n"
             f"set them back to continue that run, or start a new one with another --run-dir"
         )
 
 
-def _open(run_dir: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
+def _open(root: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
     handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
-    return ocp.CheckpointManager(_folder(run_dir), options=options, item_handlers=handlers)
+    return ocp.CheckpointManager(_folder(root), options=options, item_handlers=handlers)
 
 
-def _folder(run_dir: str | Path) -> Path:
-    return Path(run_dir).resolve() / "checkpoints"
+def _folder(root: str | Path) -> epath.Path:
+    return folder_at(root) / CHECKPOINTS
 
 
-def _existing(run_dir: str | Path, step: int | None) -> int:
-    found = saved_steps(run_dir)
+def _existing(root: str | Path, step: int | None) -> int:
+    found = saved_steps(root)
     if not found or (step is not None and step not in found):
         wanted = "checkpoint" if step is None else f"checkpoint {step}"
-        raise FileNotFoundError(f"{_folder(run_dir)} has no {wanted}; it holds {found or 'none'}")
+        raise FileNotFoundError(f"{_folder(root)} has no {wanted}; it holds {found or 'none'}")
     return max(found) if step is None else step
 
 
-def _config_text(run_dir: str | Path, step: int) -> str:
-    path = _folder(run_dir) / str(step) / "config" / "metadata"
+def _config_text(root: str | Path, step: int) -> str:
+    path = _folder(root) / str(step) / "config" / "metadata"
     if not path.is_file():
         raise ValueError(
             f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
@@ -224,11 +287,11 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _damaged(run_dir: str | Path, step: int, error: Exception) -> str:
-    others = [other for other in saved_steps(run_dir) if other != step]
+def _damaged(root: str | Path, step: int, error: Exception) -> str:
+    others = [other for other in saved_steps(root) if other != step]
     reason = f"{type(error).__name__}: {error}"[:300]
     return (
-        f"{_folder(run_dir) / str(step)} cannot be restored; move that folder away to go back to "
+        f"{_folder(root) / str(step)} cannot be restored; move that folder away to go back to "
         f"an earlier checkpoint ({others or 'none is left'}). {reason}"
     )
 

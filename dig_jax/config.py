@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -45,13 +46,20 @@ class ModelSource:
 
 def _check_local(where: str, folder: str) -> None:
     """A path takes gs://BUCKET for a folder named "gs:" and would be made here."""
-    rule, remedy = "is an address", "name a folder of this machine; see tpu/README.md for a bucket"
-    require("://" not in folder, where, folder, rule, remedy)
+    remedy = "name a folder of this machine; checkpoint.root and data.root may be in a bucket"
+    require("://" not in folder, where, folder, "is an address", remedy)
+
+
+def _check_place(where: str, folder: str) -> None:
+    """A folder of this machine, or one below a bucket's name."""
+    ok = "://" not in folder or re.fullmatch(r"gs://[^/]+/+[^/].*", folder)
+    rule = "is neither a path nor gs://BUCKET/FOLDER"
+    require(bool(ok), where, folder, rule, "name a folder, in a bucket one below its root")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    root: str = "data/tiny"  # folder with one sub-folder of shards per bucket and eval split
+    root: str = "data/tiny"  # folder with a sub-folder of shards per bucket and eval split (2)
     image_width: int = 96  # px, X, of the records; the model's size follows from the limits below
     image_height: int = 64  # px, Y; same
     min_pixels: int = 0  # smallest image the model sees, height x width; 0 = the checkpoint's own
@@ -68,10 +76,12 @@ class DataConfig:
     #     PNGs; 96x64: 37 KB). Off unless asked for: a GRPO step takes seconds for pairs that
     #     decode in milliseconds. It pays where steps are short: supervised training, many epochs.
     #     Neither field has a say in which pairs a step sees.
+    # (2) Or gs://BUCKET/FOLDER: every machine copies the splits that it opens, once, to
+    #     .cache/data/BUCKET/FOLDER below the working directory, and compares checksums.
 
     def __post_init__(self):
         typed.check_fields(self, "data")
-        _check_local("data.root", self.root)
+        _check_place("data.root", self.root)
         least = {"image_width": 1, "image_height": 1, "min_pixels": 0, "max_pixels": 0}
         at_least("data", self, max_boxes=1, prefetch=0, workers=0, **least)
         ok = not self.max_pixels or self.min_pixels <= self.max_pixels
@@ -350,6 +360,7 @@ class CheckpointConfig:
     every: int = 10  # steps between saves, >= 1; the last step is always saved
     keep: int = 2  # newest checkpoints kept on disk
     best: str = "reward"  # validation metric whose best weights are kept; "" = off (1)
+    root: str = ""  # folder or gs://BUCKET/FOLDER that gets checkpoints/ and best/; "" = run_dir
 
     # (1) `f1` is that of the first of eval.modes, `greedy/f1` or `greedy/test_novel/f1` say which;
     #     `validation_scores` lists them all. Needs eval.every.
@@ -357,6 +368,7 @@ class CheckpointConfig:
     def __post_init__(self):
         typed.check_fields(self, "checkpoint")
         at_least("checkpoint", self, every=1, keep=1)
+        _check_place("checkpoint.root", self.root)
 
 
 @dataclass(frozen=True)
@@ -396,7 +408,7 @@ class Config:
     seed: int = 0  # root of every random draw, >= 0
     steps: int = 60  # rollout batches; equals the last stage's `until`
     pairs_per_step: int = 16  # B: pairs per rollout batch, over all processes
-    run_dir: str = "runs/tiny"  # metrics, snapshots, checkpoints, pictures
+    run_dir: str = "runs/tiny"  # metrics, pictures, and checkpoints unless checkpoint.root is set
     model: ModelSource = field(default_factory=ModelSource)
     data: DataConfig = field(default_factory=DataConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
@@ -521,6 +533,7 @@ def from_json(text: str) -> Config:
 def config_hash(config: Config) -> str:
     """Twelve hex digits of the configuration, blind to where the run is written."""
     plain = typed.to_plain(dataclasses.replace(config, run_dir=""))
+    del plain["checkpoint"]["root"]  # it came later: earlier hashes hold
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

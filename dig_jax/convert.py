@@ -23,12 +23,13 @@ from pathlib import Path
 import jax
 
 from dig_jax import best, checkpoint
+from dig_jax.addresses import is_remote
 from dig_jax.card import card_text
 from dig_jax.compare import Side, compare, folder_side, read_one, restored
 from dig_jax.config import Config, config_hash, from_json
 from dig_jax.model import hf, hf_config, lora
 from dig_jax.model.hf_export import check_target, copy_companions, new_folder
-from dig_jax.model.hf_files import is_remote, write_json
+from dig_jax.model.hf_files import write_json
 from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs
 from dig_jax.runlog import progress
 from dig_jax.session import with_adapters
@@ -52,7 +53,7 @@ class Trained:
         adapted = with_adapters(self.cfg, self.model)
         wanted = like | lora.adapters_of(like, adapted)
         if self.best:
-            return lora.merge(best.load_best(self.cfg.run_dir, wanted), adapted)
+            return lora.merge(best.load_best(checkpoint.root_of(self.cfg), wanted), adapted)
         return lora.merge(checkpoint.restore_params(self.cfg, wanted, self.step), adapted)
 
 
@@ -65,17 +66,22 @@ def open_run(
 ) -> Trained:
     """A checkpoint of a run, the newest unless `step` is given; weights are not read yet.
 
+    run         its folder, or the folder or gs:// address that checkpoint.root named
     from_best   the weights that validated best, instead of a checkpoint
     source      folder with config.json and tokenizer, instead of the run's model.source
 
     Raises FileNotFoundError when there is no checkpoint or no source folder.
     """
+    root = checkpoint.find_root(run)
     if from_best:
-        cfg, step = from_json(best.best_config(run)), best.read_best(run)["step"]
+        cfg, step = from_json(best.best_config(root)), best.read_best(root)["step"]
     else:
-        cfg = checkpoint.saved_config(run, step)
-        step = checkpoint.latest_step(run) if step is None else step
-    cfg = dataclasses.replace(cfg, run_dir=str(run))
+        cfg = checkpoint.saved_config(root, step)
+        step = checkpoint.latest_step(root) if step is None else step
+    keeping = dataclasses.replace(cfg.checkpoint, root="" if root == str(run) else root)
+    if is_remote(run):
+        keeping, run = dataclasses.replace(cfg.checkpoint, root=root), cfg.run_dir
+    cfg = dataclasses.replace(cfg, run_dir=str(run), checkpoint=keeping)
     folder = source or cfg.model.source
     if not is_remote(folder) and not Path(folder).is_dir():
         raise FileNotFoundError(
@@ -161,7 +167,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     out = commands.add_parser("export", help="write a run's checkpoint as a Hugging Face folder")
-    out.add_argument("--run", required=True, metavar="RUN_DIR")
+    out.add_argument("--run", required=True, metavar="RUN_DIR", help="or its checkpoint.root")
     out.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     out.add_argument(
         "--shard-gb", type=float, default=hf.SHARD_BYTES / 1e9, help="of a file, at most"

@@ -29,6 +29,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from dig_jax.addresses import folder_at
 from dig_jax.commandline import clear_errors
 from dig_jax.typed import require
 
@@ -112,14 +113,16 @@ def check_same(what: str, value: object) -> None:
         )
 
 
-def check_shared(folder: str | Path) -> None:
+def check_shared(field: str, folder: str | Path) -> None:
     """Raises ValueError on every process unless all of them see one and the same folder.
+
+    field   the setting that names it; a path, or an address in a bucket
 
     Each writes its part of a checkpoint there. The folder is made if it is missing.
     """
     if jax.process_count() == 1:
         return
-    mark, token = Path(folder) / ".shared", str(secrets.randbits(64))
+    mark, token = folder_at(folder) / ".shared", str(secrets.randbits(64))
     if jax.process_index() == 0:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(token)
@@ -130,8 +133,8 @@ def check_shared(folder: str | Path) -> None:
         mark.unlink()
     if blind:
         raise ValueError(
-            f"run_dir={str(folder)!r} of process 0 is not what processes {blind} see there; use a "
-            f"folder on a file system that all machines share"
+            f"{field}={str(folder)!r} of process 0 is not what processes {blind} see there; use a "
+            f"folder on a file system that all machines share, or one in a bucket"
         )
 
 

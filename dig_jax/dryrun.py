@@ -52,7 +52,7 @@ def dry_config(cfg: Config, folder: str) -> Config:
         run_dir=folder,
         data=replace(cfg.data, cache="none"),
         eval=replace(cfg.eval, every=0),
-        checkpoint=replace(cfg.checkpoint, every=cfg.steps),
+        checkpoint=replace(cfg.checkpoint, every=cfg.steps, root=""),
         log=LogConfig(samples_every=1, samples=1),
     )
 

@@ -240,7 +240,7 @@ def trained_weights(session: Session, *, from_best: bool = False) -> Params:
     """The parameters of the run's newest checkpoint, or those its validations found best."""
     like = placed_shapes(session.model, session.shardings)
     if from_best:
-        return best.load_best(session.cfg.run_dir, like)
+        return best.load_best(checkpoint.root_of(session.cfg), like)
     return checkpoint.restore_params(session.cfg, like)
 
 

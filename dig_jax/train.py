@@ -78,7 +78,7 @@ def train(session: Session, steps: int | None = None) -> None:
 
 def restore_or_start(session: Session) -> TrainState:
     """The run's newest checkpoint; without one, the source's weights as policy and reference."""
-    if checkpoint.latest_step(session.cfg.run_dir) is not None:
+    if checkpoint.latest_step(checkpoint.root_of(session.cfg)) is not None:
         return checkpoint.restore(session.cfg, programs.state_shapes(session))[0]
     start = partial(programs.start_state, session)
     where = programs.state_shardings(session)

@@ -221,12 +221,12 @@ with distributed.joined(), stop_on_notice() as notice:
     assert distributed.any_process(me == 1)
     assert not distributed.first_says(me == 1)
     distributed.check_same("answer", 42)
-    distributed.check_shared(folder)
+    distributed.check_shared("run_dir", folder)
     distributed.check_rewards(np.full((2, 3), np.nan), np.arange(2))
     reward = np.arange(6, dtype=np.float32).reshape(2, 3)
     for check, given in (
         (distributed.check_same, ("configuration", f"of {me}")),
-        (distributed.check_shared, (folder if me else folder + "/other",)),
+        (distributed.check_shared, ("run_dir", folder if me else folder + "/other")),
         (distributed.check_rewards, (reward + me * (reward == 4), np.array([7, 8]))),
     ):
         try:
@@ -285,7 +285,7 @@ def test_a_lone_process_joins_nothing_and_agrees_with_itself(monkeypatch, tmp_pa
         assert [distributed.any_process(flag) for flag in (False, True)] == [False, True]
         assert [distributed.first_says(flag) for flag in (False, True)] == [False, True]
         distributed.check_same("answer", 42)
-        distributed.check_shared(tmp_path / "absent")
+        distributed.check_shared("run_dir", tmp_path / "absent")
         distributed.check_rewards(np.ones((2, 3), np.float32), np.arange(2))
     assert not (tmp_path / "absent").exists()
 

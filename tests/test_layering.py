@@ -16,7 +16,10 @@ PACKAGE = ROOT / "dig_jax"
 # a row where its modules build on one another.
 ROWS = (
     ("-", "typed model.placement"),
-    ("0", "config boxes images decoding model.params model.rope model.splash model.layers"),
+    (
+        "0",
+        "addresses config boxes images decoding model.params model.rope model.splash model.layers",
+    ),
     ("0", "data.scene data.exr data.machine data.colors data.draws data.parallel data.lighting"),
     ("0", "data.easyr1_reward data.parquet"),
     ("0b", "data.look trackers drawing stages flops"),
@@ -25,7 +28,7 @@ ROWS = (
     ("1", "reward.parse reward.matching model.hf_config model.coldinit model.sizes"),
     ("1", "model.safetensors_reader model.attention model.lora"),
     ("1", "data.records data.curriculum data.visibility"),
-    ("1a", "data.labels data.placement data.decoded distributed"),
+    ("1a", "data.labels data.placement data.decoded data.fetch distributed"),
     ("1b", "reward.neighbours reward.parse_batch reward.sample notice"),
     ("1b", "model.hf_files data.differences buckets data.example baseline"),
     ("1c", "model.hf_export data.produce data.certificates data.dataset_card data.foreign"),
@@ -85,7 +88,16 @@ DOORS = {
     "tokenizers": {"prompt"},
     "safetensors": {"model.hf_export"},
     # epath: paths and gs:// addresses alike
-    "etils": {"checkpoint", "model.hf_export", "model.hf_files", "model.safetensors_reader"},
+    "etils": {
+        "addresses",
+        "best",
+        "checkpoint",
+        "data.fetch",
+        "model.hf_export",
+        "model.hf_files",
+        "model.safetensors_reader",
+    },
+    "fsspec": {"addresses"},  # its settings; epath brings it along
     "ml_dtypes": {"model.safetensors_reader"},
     "matplotlib": {"pictures"},
     "tensorboardX": {"trackers"},

@@ -7,12 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import numpy as np
 import pytest
 from fakes import ASSETS, make_tiny, small_base
+from google_storage import BUCKET, serve
 
 from dig_jax.best import read_best
 from dig_jax.checkpoint import saved_steps
@@ -34,6 +37,7 @@ from dig_jax.data import records
 from dig_jax.model import hf
 from dig_jax.model.params import ModelConfig
 from dig_jax.runlog import comparable, read_rows
+from dig_jax.typed import override
 
 WIDTH, HEIGHT, STEPS = 48, 32, 5
 
@@ -102,16 +106,24 @@ def config_file(config: Config, folder) -> str:
 
 
 def start(
-    config: Config, run_dir: str, folder, module: str = "train", *more: str
+    config: Config,
+    run_dir: str,
+    folder,
+    module: str = "train",
+    *more: str,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.Popen:
     """`python -m dig_jax.train` (or another entry) in its own process, as a user starts it."""
     entry = [sys.executable, "-m", f"dig_jax.{module}", "--config", config_file(config, folder)]
     # one device, and half the compile time: what is compared are runs with equal flags
     flags = "--xla_backend_optimization_level=0"
     env = {**os.environ, "XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1", "JAX_LOG_COMPILES": "1"}
+    env |= {"PYTHONPATH": str(Path(__file__).parents[1]), **environment}
     return subprocess.Popen(
         [*entry, "--run-dir", run_dir, *more],
         env=env,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -190,6 +202,40 @@ def test_a_run_killed_and_asked_to_end_continues_bit_for_bit(config, straight, t
     assert read_best(run_dir) == read_best(config.run_dir)
     for name in ("samples.jsonl", "samples/step_000004.png"):
         assert Path(run_dir, name).read_bytes() == Path(config.run_dir, name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_killed_and_continued_is_the_one_on_disk(config, straight, tmp_path):
+    """Pairs, checkpoints, best weights in a bucket; kill -9 after step 3, then the evaluation."""
+    pytest.importorskip("gcsfs", reason="buckets need gcsfs: pip install -e '.[gcs]'")
+    here = tmp_path / "here"
+    here.mkdir()
+    root, data = (f"gs://{BUCKET}/{name}" for name in ("run", "data"))
+    settings = [f"checkpoint.root={root}", f"data.root={data}"]
+    remote = override(config, settings)
+    with serve() as (storage, environment):
+        for path in Path(config.data.root).rglob("*.*"):
+            storage.put(f"data/{path.relative_to(config.data.root)}", path.read_bytes())
+        place = {"cwd": here, "environment": environment}
+        process = start(remote, str(here / "run"), tmp_path, **place)
+        signal_at(process, f"step 3/{STEPS}", signal.SIGKILL)
+        process.communicate()
+        assert {name.split("/")[2] for name in storage.under("run/checkpoints")} == {"2"}
+        storage.asked.clear()
+        finish(start(remote, str(here / "run"), tmp_path, **place))
+        assert not [name for method, name in storage.asked if "arrayrecord" in name]
+        saved = {name.split("/")[2] for name in storage.under("run/checkpoints")}
+        assert saved == {"4", str(STEPS)}
+        best = ("evaluate", "--name", "best", "--from-best")
+        finish(start(remote, str(here / "run"), tmp_path, *best, **place))
+        kept = max(int(name.split("/")[2]) for name in storage.under("run/best"))
+        facts = json.loads(storage.objects[f"run/best/{kept}/best.json"][1])
+    assert facts == read_best(config.run_dir)
+    rows = map(comparable, read_rows(here / "run"))
+    assert list(rows) == list(map(comparable, read_rows(config.run_dir)))
+    assert not {"checkpoints", "best"} & {path.name for path in (here / "run").iterdir()}
+    mean = json.loads((here / "run" / "eval_best.json").read_text())["summary"]["iou"][0]
+    assert mean == pytest.approx(facts["value"], abs=1e-9)
 
 
 def test_a_notice_before_the_first_step_ends_the_run_there(config, straight, tmp_path):

@@ -3,6 +3,7 @@
 #
 #   tpu/complete.sh RUN_DIR STEPS COMMAND...
 #
+# RUN_DIR is the run's checkpoint.root where it has one, a folder or gs://BUCKET/FOLDER.
 # A run that was asked to end ends well, in the middle: to JobSet, XPK or Slurm it would look done.
 # This ends with 143 then, as a program does that SIGTERM ended, which all of them start again; the
 # run goes on. SIGTERM is passed on to the command.
@@ -25,4 +26,9 @@ while $asked && ((code > 128)); do # the signal ended the waiting, not the comma
     wait "$child" || code=$?
 done
 ((code == 0)) || exit "$code"
-[[ -d $run_dir/checkpoints/$steps ]] || exit 143
+if [[ $run_dir == *://* ]]; then
+    python -c 'import sys; from dig_jax.checkpoint import saved_steps
+sys.exit(int(sys.argv[2]) not in saved_steps(sys.argv[1]))' "$run_dir" "$steps" || exit 143
+else
+    [[ -d $run_dir/checkpoints/$steps ]] || exit 143
+fi

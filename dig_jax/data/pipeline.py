@@ -21,11 +21,13 @@ import numpy as np
 from absl import flags
 from flax import struct
 
+from dig_jax.addresses import is_remote
 from dig_jax.boxes import BoxSet, pad_boxes, unit_from_px
 from dig_jax.config import Config, DataConfig
 from dig_jax.data import records
 from dig_jax.data.curriculum import Curriculum, IndexTable, index_table
 from dig_jax.data.decoded import DecodedPairs, open_decoded
+from dig_jax.data.fetch import local_split, render_root
 from dig_jax.data.scene import TYPES
 from dig_jax.images import Size, resize
 
@@ -73,8 +75,9 @@ class PairSource:
     size    (height, width) that images are resized to; None leaves the records' own pixels
     cache   as data.cache: "decoded" reads, and first makes, the split's decoded copies
 
-    Opening it checks the shards against their manifest and decodes the first record. Raises
-    FileNotFoundError with the command that makes the data, OSError where a decoded copy has no
+    Opening it copies what a bucket has and this machine lacks, checks the shards against their
+    manifest and decodes the first record. Raises FileNotFoundError with the command that makes
+    the data, OSError where a decoded copy has no
     room, and ValueError naming file and record for bytes that are no pair, a wrong image size,
     or too many boxes. It pickles as names, without what those checks read.
     """
@@ -86,7 +89,10 @@ class PairSource:
         own = (cfg.image_height, cfg.image_width)
         self._size = tuple(size or own)
         self._bucket = cfg.buckets.index(split) if split in cfg.buckets else -1
-        self._files = records.open_split(Path(cfg.root) / split)
+        # what comes from a bucket has been compared with the manifest already
+        self._files = records.open_split(
+            local_split(cfg.root, split), verify=not is_remote(cfg.root)
+        )
         counts = [records.count_records(path) for path in self._files]
         self._ends = list(itertools.accumulate(counts))
         self._bytes = grain.sources.ArrayRecordDataSource([str(path) for path in self._files])
@@ -402,9 +408,10 @@ def _rows_of(table: IndexTable, cfg: Config, first_step: int, shares: Shares) ->
 def _check_enough(cfg: Config, split: str, source: PairSource) -> None:
     if len(source) < cfg.eval.pairs:
         raise ValueError(
-            f"eval.pairs={cfg.eval.pairs}, but {Path(cfg.data.root) / split} holds "
+            f"eval.pairs={cfg.eval.pairs}, but {cfg.data.root}/{split} holds "
             f"{len(source)}; make more with `python -m dig_jax.data render "
-            f"--root {cfg.data.root} --split {split} ...` or use --set eval.pairs={len(source)}"
+            f"--root {render_root(cfg.data.root)} --split {split} ...` or use "
+            f"--set eval.pairs={len(source)}"
         )
 
 
@@ -415,7 +422,7 @@ def _check_controls(cfg: Config, source: PairSource) -> None:
         boxes = len(source.true_boxes(index))
         if boxes:
             raise ValueError(
-                f"eval.controls={name!r}, but pair {index} of {Path(cfg.data.root) / name} has "
+                f"eval.controls={name!r}, but pair {index} of {cfg.data.root}/{name} has "
                 f"{boxes} differences; name a split of identical pairs, such as test_same, or "
                 f"list this one under eval.splits"
             )

@@ -24,6 +24,7 @@ def checks_of(cfg: Config) -> list[Check]:
     """All of them, each after those that it needs."""
     drawn = tuple(f"data {name}" for name in drawn_splits(cfg))
     compared = (*drawn, *(f"data {name}" for name in pairs.compared_splits(cfg)))
+    kept = ("checkpoints",) if cfg.checkpoint.root else ()
     memory = ("devices", "model", "prompt", "memory at rest")
     wanted = [
         Check("program", checks.program),
@@ -48,7 +49,8 @@ def checks_of(cfg: Config) -> list[Check]:
         Check("memory rollout", checks.memory_rollout, memory),
         Check("memory update", checks.memory_update, memory),
         Check("run folder", folder.writing),
-        Check("earlier run", folder.continuing),
+        *(Check(name, folder.keeping) for name in kept),
+        Check("earlier run", folder.continuing, kept),
         Check("disk", folder.disk, ("model",)),
         Check("trackers", checks.trackers),
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from dig_jax import checkpoint
+from dig_jax.addresses import is_remote, try_out
 from dig_jax.best import FOLDER as BEST
 from dig_jax.config import Config, best_score
 from dig_jax.doctor import memory
@@ -33,6 +34,20 @@ def writing(cfg: Config) -> Finding:
         rule = f"cannot be written ({error})"
         return Finding(str(folder), rule=rule, remedy=f"make it writable, or {_ELSEWHERE}")
     return Finding(f"{folder}: a file was written, synced, read back and deleted")
+
+
+def keeping(cfg: Config) -> Finding:
+    """checkpoint.root, a folder or one in a bucket, takes, lists, gives back and deletes a file."""
+    root = cfg.checkpoint.root
+    if is_remote(root):
+        try_out("checkpoint.root", root)
+        return Finding(f"{root}: an object was written, listed, read back and deleted")
+    try:
+        write_test(Path(root))
+    except OSError as error:
+        remedy = "make it writable, or name another checkpoint.root"
+        return Finding(root, rule=f"cannot be written ({error})", remedy=remedy)
+    return Finding(f"{root}: a file was written, synced, read back and deleted")
 
 
 def write_test(folder: Path) -> None:
@@ -62,8 +77,9 @@ def write_test(folder: Path) -> None:
 
 def continuing(cfg: Config) -> Finding:
     """Whether there is a run already, and whether this configuration may go on with it."""
-    done = checkpoint.latest_step(cfg.run_dir)
+    done = checkpoint.latest_step(checkpoint.root_of(cfg))
     if done is None:
+        checkpoint.check_root(cfg)
         if (Path(cfg.run_dir) / METRICS).is_file():
             return Finding("has rows of a run without checkpoint: the run begins anew")
         return Finding("no run yet: a new one begins")
@@ -74,15 +90,21 @@ def continuing(cfg: Config) -> Finding:
 
 
 def disk(cfg: Config, found: ModelConfig) -> Finding:
-    """Room for the checkpoints that are kept, the best weights and an export."""
+    """Room for the checkpoints that are kept, the best weights and an export.
+
+    Those in a bucket take none; an export is made beside the run.
+    """
     state, weights = memory.state_bytes(Layout(cfg, None, found))
     counts = {  # one more than is kept: the oldest goes when the newest is whole
         "checkpoints": (cfg.checkpoint.keep + 1, state),
         "best weights": (3 if best_score(cfg) else 0, weights),
         "export": (1, weights),
     }
-    folder = Path(cfg.run_dir).resolve()
-    there = sum(_size(folder / name) for name in ("checkpoints", BEST))
+    root = checkpoint.root_of(cfg)
+    if is_remote(root):
+        counts, root = {"export": counts["export"]}, cfg.run_dir
+    folder = Path(root).resolve()
+    there = sum(_size(folder / name) for name in (checkpoint.CHECKPOINTS, BEST))
     need = max(0, sum(count * size for count, size in counts.values()) - there)
     free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.is_dir())).free
     parts = ", ".join(f"{n} {name} of {bytes_text(s)}" for name, (n, s) in counts.items() if n)

@@ -7,6 +7,7 @@ import numpy as np
 
 from dig_jax.config import Config
 from dig_jax.data.curriculum import index_table
+from dig_jax.data.fetch import render_root
 from dig_jax.data.pipeline import PairSource, check_scored, drawn_splits, scored_splits
 from dig_jax.doctor.findings import Finding
 from dig_jax.doctor.selftest import Probe, check_reward
@@ -20,7 +21,9 @@ def split(cfg: Config, name: str) -> Finding:
     """There, whole, of the right size, and fit for what it is scored for. Value: its PairSource."""
     source = PairSource(cfg.data, name)
     if not len(source):
-        remedy = f"make some with `python -m dig_jax.data render --root {cfg.data.root}`"
+        remedy = (
+            f"make some with `python -m dig_jax.data render --root {render_root(cfg.data.root)}`"
+        )
         return Finding("0 pairs", rule="a run draws from it, or scores it", remedy=remedy)
     if name in scored_splits(cfg):
         check_scored(cfg, name, source)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from dig_jax.addresses import is_remote
 from dig_jax.model.params import named_specs
 from dig_jax.model.safetensors_reader import CHUNK, Entry, read_header, read_tensor
 
@@ -44,10 +45,6 @@ def open_folder(source: str | Path) -> epath.Path:
     if not there:
         raise FileNotFoundError(f"checkpoint folder {folder} does not exist; download or make it")
     return folder
-
-
-def is_remote(source: str | Path) -> bool:
-    return "://" in str(source)
 
 
 def find_weights(folder: epath.Path) -> Found:

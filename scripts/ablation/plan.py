@@ -74,6 +74,8 @@ def make_plan(
     require(bool(names), "--arms", str(arms_file), "is not a file", "use configs/ablations.py")
     ok = "STUDIES" in names and "REFERENCE" in names
     require(ok, "--arms", str(arms_file), "lacks STUDIES or REFERENCE", "see configs/ablations.py")
+    rule, shared = "would hold the checkpoints of all runs at once", base.checkpoint.root
+    require(not shared, "checkpoint.root", shared, rule, "leave it empty: each run has its own")
     studies = names["STUDIES"]
     ok = only is None or only in studies
     require(ok, "--only", only, "is no study of the arms file", f"use {', '.join(studies)}")
