@@ -123,6 +123,15 @@ def test_a_config_is_taken_to_the_slice_unless_told_otherwise():
     assert (same, changes) == (CONFIG, [])
 
 
+def test_settings_need_not_be_valid_on_the_mesh_that_the_config_came_with():
+    """8 gradient slices of 8 pairs: one pair at a time, which one device takes and eight do not."""
+    cfg, changes = preflight.fit_config(CONFIG, slices.find("h200"), ["grpo.accumulate=8"])
+    assert (cfg.pairs_per_step, cfg.grpo.accumulate, cfg.mesh.tensor) == (PAIRS, 8, 1)
+    cfg, changes = preflight.fit_config(CONFIG, slices.find("v5e-16"), ["grpo.accumulate=2"])
+    assert cfg.pairs_per_step == 32
+    assert "pairs_per_step=32" in changes
+
+
 # What lies on a device
 
 

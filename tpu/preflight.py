@@ -10,14 +10,15 @@ says that a program exists and what memory it takes, not that it runs, nor how f
 import argparse
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
 from dataclasses import asdict
 
 from dig_jax import typed
-from dig_jax.commandline import add_config_arguments, clear_errors, config_from
-from dig_jax.config import Config, to_json
+from dig_jax.commandline import add_config_arguments, clear_errors
+from dig_jax.config import Config, load_config, to_json
 from dig_jax.layout import Layout
 from dig_jax.model import hf
 from dig_jax.model.params import ModelConfig
@@ -45,23 +46,26 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def fit_config(cfg: Config, on: slices.Slice, settings: list[str]) -> tuple[Config, list[str]]:
-    """The config on a slice's mesh, and the settings that took it there.
+    """The config on a slice's mesh with `settings`, and what took it there beside those.
 
     A mesh that already has the slice's devices, or that `settings` name, stays. Pairs are raised
     to one per device and gradient slice where they are fewer and `settings` do not name them.
+    All at once: with settings alone it may be no valid config of the mesh it came with.
     """
-    named = {setting.partition("=")[0] for setting in settings}
+    named = {name: value for name, _, value in (one.partition("=") for one in settings)}
     shape = (cfg.mesh.fsdp, cfg.mesh.tensor)
     changes = []
-    if shape[0] * shape[1] != on.devices and not named & {"mesh.fsdp", "mesh.tensor"}:
+    if shape[0] * shape[1] != on.devices and not named.keys() & {"mesh.fsdp", "mesh.tensor"}:
         shape = on.mesh
         changes += [f"mesh.fsdp={shape[0]}", f"mesh.tensor={shape[1]}"]
-    parts = cfg.grpo.minibatches * cfg.grpo.accumulate
+    slices_of = {"minibatches": cfg.grpo.minibatches, "accumulate": cfg.grpo.accumulate}
+    found = {name: named.get(f"grpo.{name}", str(number)) for name, number in slices_of.items()}
+    parts = math.prod(int(number) for number in found.values() if number.isdigit())
     if cfg.pairs_per_step < on.devices * parts and "pairs_per_step" not in named:
         changes.append(f"pairs_per_step={on.devices * parts}")
     if cfg.eval.batch % shape[0] and "eval.batch" not in named:
         changes.append(f"eval.batch={shape[0]}")
-    return typed.override(cfg, changes), changes
+    return typed.override(cfg, [*changes, *settings]), changes
 
 
 def model_of(cfg: Config, size: str) -> ModelConfig:
@@ -111,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     with clear_errors():
         on = slices.find(args.slice)
-        cfg, changes = fit_config(config_from(args), on, args.settings)
+        cfg, changes = fit_config(load_config(args.config, []), on, args.settings)
         model, shape = model_of(cfg, args.model), prompt_shape(cfg, args.model)
         pairs = cfg.pairs_per_step // (cfg.grpo.minibatches * cfg.grpo.accumulate)
         slices.check_mesh(on, (cfg.mesh.fsdp, cfg.mesh.tensor), model, pairs)
