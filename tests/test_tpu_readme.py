@@ -106,7 +106,7 @@ def test_the_jobset_starts_a_process_per_host_and_restarts_them_together():
     assert (job["parallelism"], job["completions"], job["backoffLimit"]) == (4, 4, 0)
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["command"] == ["/dig_jax/tpu/complete.sh", given["RUN_DIR"], "300"]
+    assert container["command"] == ["/dig_jax/tpu/complete.sh", given["ROOT"], "300"]
     assert container["args"][:3] == ["python", "-m", "dig_jax.train"]
     settings = [SETTING.match(word) for word in container["args"] if word.startswith("--set")]
     assert {match[1] for match in settings} <= FIELDS
