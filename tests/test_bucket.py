@@ -147,6 +147,7 @@ with distributed.joined():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_checkpoint_without_a_folder_that_both_see(storage, tmp_path):
     """Each its shards; their run folders are different ones."""
     settings = (f"checkpoint.root={RUN}", "checkpoint.keep=2", "eval.every=1", "checkpoint.best=f1")

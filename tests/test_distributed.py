@@ -167,6 +167,7 @@ def two(config, killed) -> str:
     return killed[0]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_with_a_reason(killed):
     _, [(left, printed), (status, _)], saved = killed
     assert status == -signal.SIGKILL
@@ -175,6 +176,7 @@ def test_a_killed_process_ends_the_other_with_a_reason(killed):
     assert saved == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_tokens_and_compute_the_losses_of_one(one, two):
     """Through a kill and a restart, and each row once; sums may be in another order."""
     rows = read_rows(two)
@@ -188,6 +190,7 @@ def test_two_processes_draw_the_tokens_and_compute_the_losses_of_one(one, two):
     assert max(row["grad_norm"] for row in one if "grad_norm" in row) > 0.01
 
 
+@pytest.mark.slow
 def test_process_0_alone_writes_what_one_process_would(config, one, two):
     texts = [
         [row["text"] for row in read_rows(folder, name="samples.jsonl")]

@@ -287,7 +287,7 @@ def test_masked_answers_do_not_train():
     assert np.abs(answers["policy"][0, 0, 1:]).min() > 0
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_moves_nothing(bad):
     reward = REWARD.copy()
     reward[1, 2] = bad

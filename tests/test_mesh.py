@@ -68,7 +68,8 @@ def run(fsdp: int, tensor: int) -> dict:
 
 
 MESHES = pytest.mark.parametrize(
-    ("fsdp", "tensor"), [(2, 1), pytest.param(8, 1, marks=pytest.mark.slow), (2, 4)]
+    ("fsdp", "tensor"),
+    [*(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 1), (8, 1))), (2, 4)],
 )
 
 
