@@ -13,7 +13,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from dig_jax import checkpoint, programs, sharding
+from dig_jax import checkpoint, memory, programs, sharding
 from dig_jax.commandline import clear_errors, parse_with_config
 from dig_jax.config import config_text
 from dig_jax.data.curriculum import stage_of
@@ -119,6 +119,7 @@ def main() -> None:
             check_trackers(cfg.log)
             session = open_session(cfg)
             checkpoint.check_start(cfg)
+            memory.check_fits(session, session.prompt.tokens.shape[1])
         if jax.process_index() == 0:
             print(config_text(cfg), flush=True)
         train(session)

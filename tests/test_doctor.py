@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from test_train import config_file, micro_config
 
-from dig_jax import checkpoint, commandline, programs, sharding, typed
+from dig_jax import checkpoint, commandline, memory, programs, sharding, typed
 from dig_jax.boxes import pairwise_iou
 from dig_jax.config import (
     REWARD_FUNCTIONS,
@@ -27,7 +27,7 @@ from dig_jax.config import (
 )
 from dig_jax.data.pipeline import PairSource
 from dig_jax.doctor import __main__ as doctor
-from dig_jax.doctor import findings, memory, pairs, selftest
+from dig_jax.doctor import findings, pairs, selftest
 from dig_jax.doctor.findings import Check, Finding, run_checks, table
 from dig_jax.layout import Layout
 from dig_jax.rollout import make_sampler
@@ -308,6 +308,28 @@ def test_the_counted_caches_are_what_the_decoding_loop_carries():
         found = re.findall(rf"f32\[(\d+(?:,\d+){{{dimensions - 1}}})\]", loop)
         assert len(found) == 2, name
         assert counted[name] == sum(4 * math.prod(map(int, f.split(","))) for f in found), name
+
+
+def test_a_run_that_cannot_fit_is_refused_with_the_bytes_and_what_would_fit():
+    """Bounds around the floors of the run itself and of the run that keeps less."""
+    layout, whole = eight(), 10**9
+    floor = memory.floor(layout, 21)
+    memory.check_fits(layout, 21, whole)
+    memory.check_fits(layout, 21, floor)
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        memory.check_fits(layout, 21, floor - 1)
+    text = str(caught.value)
+    assert memory.bytes_text(floor) in text
+    change = re.search(r"nearest that may fit: (.*)", text)[1].replace("--set ", "").split()
+    assert change[0].startswith("grpo.reference")
+    smaller = Layout(typed.override(layout.cfg, change), layout.mesh, layout.model)
+    assert memory.floor(smaller, 21) < floor
+    with pytest.raises(ValueError, match="use more devices, or a smaller model"):
+        memory.check_fits(layout, 21, 1000)
+
+
+def test_a_device_that_does_not_tell_its_memory_is_not_asked():
+    assert memory.check_fits(eight(), 10**6) is None
 
 
 def test_a_check_that_crashes_hides_no_other_and_needs_are_told():

@@ -51,13 +51,13 @@ ROWS = (
     ("4a", "staged"),
     ("4b", "grpo"),
     ("4c", "programs"),
-    ("4d", "experience"),
+    ("4d", "experience memory"),
     ("4e", "guard"),
     ("5", "evaluate report compare ask"),
     ("5b", "card validation samples"),
     ("5c", "convert"),
     ("5d", "dryrun"),
-    ("6", "train data.__main__ doctor.findings doctor.memory"),  # nobody imports the doctor
+    ("6", "train data.__main__ doctor.findings"),  # nobody imports the doctor
     ("6a", "doctor.checks doctor.folder doctor.selftest"),
     ("6b", "doctor.pairs"),
     ("6c", "doctor.__main__"),

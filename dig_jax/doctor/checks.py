@@ -13,13 +13,12 @@ from dataclasses import replace
 import jax
 from jax.sharding import Mesh
 
-from dig_jax import checkpoint, distributed, session, sharding
+from dig_jax import checkpoint, distributed, memory, session, sharding
 from dig_jax.config import Config, config_hash
-from dig_jax.doctor import memory
 from dig_jax.doctor.findings import Finding
-from dig_jax.doctor.memory import bytes_text
 from dig_jax.images import Size
 from dig_jax.layout import Layout
+from dig_jax.memory import bytes_text
 from dig_jax.model import hf_files, params
 from dig_jax.model.hf_files import local_companions
 from dig_jax.model.params import ModelConfig, model_specs

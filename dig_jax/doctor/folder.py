@@ -10,14 +10,13 @@ from pathlib import Path
 
 import jax
 
-from dig_jax import checkpoint
+from dig_jax import checkpoint, memory
 from dig_jax.addresses import is_remote, try_out
 from dig_jax.best import FOLDER as BEST
 from dig_jax.config import Config, best_score
-from dig_jax.doctor import memory
 from dig_jax.doctor.findings import Finding
-from dig_jax.doctor.memory import bytes_text
 from dig_jax.layout import Layout
+from dig_jax.memory import bytes_text
 from dig_jax.model.params import ModelConfig
 from dig_jax.runlog import METRICS
 

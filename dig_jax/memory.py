@@ -5,6 +5,7 @@ XLA's own buffers come on top, which only the compiler knows.
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dig_jax import programs, sharding
+from dig_jax import programs, sharding, typed
+from dig_jax.config import Config
 from dig_jax.layout import Layout
+from dig_jax.session import with_adapters
 from dig_jax.trainable import split
 
 HOST = "pinned_host"
@@ -78,6 +81,60 @@ def update(layout: Layout, prompt_tokens: int) -> Parts:
         "gradients": trained * (2 if sliced else 1),
         "prompt cache": 2 * _placed(layout, cache, both),
     }
+
+
+def check_fits(layout: Layout, prompt_tokens: int, limit: int | None = None) -> None:
+    """Raises ValueError where even the floor is more than a device has, with what would fit.
+
+    limit  bytes of a device; None: what the backend tells, and where it does not, nothing is asked
+
+    Passing says little: activations come on top, which `tpu.preflight` knows.
+    """
+    limit = limit or device_limit(layout.mesh.local_devices[0])
+    if not limit or floor(layout, prompt_tokens) <= limit:
+        return
+    rest = sum(at_rest(layout).values())
+    needs = {name: sum(parts(layout, prompt_tokens).values()) for name, parts in _PHASES.items()}
+    told = ", ".join(f"{name} {bytes_text(size)}" for name, size in needs.items())
+    fitting = (
+        change
+        for change in _smaller(layout.cfg)
+        if floor(_changed(layout, change), prompt_tokens) <= limit
+    )
+    change = next(fitting, None)
+    remedy = "use more devices, or a smaller model"
+    if change:
+        remedy = "nearest that may fit: " + " ".join(f"--set {setting}" for setting in change)
+    raise ValueError(
+        f"this run does not fit: a device has {bytes_text(limit)}, and at least "
+        f"{bytes_text(floor(layout, prompt_tokens))} are needed before any activation "
+        f"({bytes_text(rest)} at rest; beside it {told}); {remedy}"
+    )
+
+
+def floor(layout: Layout, prompt_tokens: int) -> int:
+    """Bytes that a device holds at least in the larger of a step's phases."""
+    beside = max(sum(parts(layout, prompt_tokens).values()) for parts in _PHASES.values())
+    return sum(at_rest(layout).values()) + beside
+
+
+_PHASES = {"rollout": rollout, "update": update}
+
+
+def _smaller(cfg: Config) -> list[list[str]]:
+    """Settings that need less, those that change the run least first."""
+    devices = cfg.mesh.fsdp * cfg.mesh.tensor * cfg.grpo.minibatches * cfg.grpo.accumulate
+    far = ["grpo.reference=host"] if cfg.grpo.kl_coef else []
+    near = ["grpo.reference=bfloat16"] if far and cfg.grpo.reference == "float32" else far
+    fewer = [f"pairs_per_step={devices}"] if cfg.pairs_per_step > devices else []
+    adapters = [] if cfg.lora.rank else ["lora.rank=64", "optim.freeze=()"]
+    ways = [near, far, fewer, near + fewer, far + fewer, adapters, adapters + fewer]
+    return [way for way in ways if way]
+
+
+def _changed(layout: Layout, settings: list[str]) -> Layout:
+    cfg = typed.override(layout.cfg, settings)
+    return Layout(cfg, layout.mesh, with_adapters(cfg, replace(layout.model, lora=None)))
 
 
 def cache_shape(layout: Layout, pairs: int, *tokens: int) -> jax.ShapeDtypeStruct:
