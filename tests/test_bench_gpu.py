@@ -76,8 +76,8 @@ def test_every_part_runs_and_its_figures_are_finite(part):
     result = parts.PARTS[part](bench())
     assert result.part == part
     assert result.seconds > 0
-    assert all(math.isfinite(value) and value > 0 for value in result.figures.values())
-    assert result.figures
+    assert result.figures  # differences of times among them, so no signs are asked for
+    assert all(math.isfinite(value) for value in result.figures.values())
 
 
 def test_decoding_reads_no_less_than_must_be_read():
