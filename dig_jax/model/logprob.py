@@ -7,7 +7,7 @@ the chunks of its own part of the vocabulary, and the parts' sums are put togeth
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -96,7 +96,7 @@ def _make(temperature: float, banned: np.ndarray, chunk: int, split: str):
         columns = _Columns.of(head, banned, chunk, split)
         slopes = partial(_slopes, columns, temperature)
         known = (hidden, *known, *pull)
-        d_head, d_hidden = columns.through_turns(slopes, jnp.zeros_like(columns.head), *known)
+        d_head, d_hidden = columns.through_turns(slopes, columns.zeros(), *known)
         d_hidden = place(d_hidden.reshape(hidden.shape), split)
         return d_hidden, d_head.reshape(head.shape).astype(head.dtype), None
 
@@ -160,7 +160,7 @@ class _Columns:
 
     The last chunk may overlap the one before it; its repeats are closed.
 
-    head    f32[D, parts, V / parts]
+    head    f32[D, V]
     size    columns of one part in a chunk
     banned  bool[parts, V / parts]
     """
@@ -172,20 +172,18 @@ class _Columns:
 
     @classmethod
     def of(cls, head: jax.Array, banned: np.ndarray, chunk: int, split: str) -> "_Columns":
-        width, vocab = head.shape
-        parts = vocab_parts(vocab, split)
-        head = head.reshape(width, parts, -1)
-        size = -(-head.shape[2] // -(-head.shape[2] // chunk))  # equal chunks, but for the last
-        found = cls(head, size, np.reshape(banned, (parts, -1)), split)
-        return replace(found, head=found.put(head, vocab=1))
+        banned = np.reshape(banned, (vocab_parts(head.shape[1], split), -1))
+        width = banned.shape[1]
+        size = -(-width // -(-width // chunk))  # equal chunks, but for the last
+        return cls(head, size, banned, split)
 
     @property
     def parts(self) -> int:
-        return self.head.shape[1]
+        return self.banned.shape[0]
 
     @property
     def width(self) -> int:
-        return self.head.shape[2]
+        return self.banned.shape[1]
 
     @property
     def count(self) -> int:
@@ -230,8 +228,13 @@ class _Columns:
         return jnp.minimum(number * self.size, self.width - self.size)
 
     def take(self, number) -> jax.Array:
-        """f[D, parts, size] of the head."""
-        return jax.lax.dynamic_slice_in_dim(self.head, self._start(number), self.size, axis=2)
+        """f[D, parts, size] of the head, which is cut where it is used: XLA would copy it else."""
+        head = self.put(self.head.reshape(-1, self.parts, self.width), vocab=1)
+        return jax.lax.dynamic_slice_in_dim(head, self._start(number), self.size, axis=2)
+
+    def zeros(self) -> jax.Array:
+        """f32[D, parts, V / parts], for a gradient."""
+        return self.put(jnp.zeros((len(self.head), *self.banned.shape), jnp.float32), vocab=1)
 
     def add(self, total: jax.Array, number, part: jax.Array) -> jax.Array:
         """f[D, parts, V / parts] with f[D, parts, size] added to the chunk's columns."""
