@@ -105,48 +105,20 @@ def run_ours(folder: Path, size: Size) -> dict:
 
 def run_hf(folder: Path, size: Size) -> dict:
     import torch
-    from transformers import Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
+    from transformers import Qwen3VLForConditionalGeneration
 
     from dig_jax.model.hf import read_model_config
-    from dig_jax.model.logprob import banned_tokens
+    from scripts import hf_side
 
     torch.set_num_threads(1)
     model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     config = read_model_config(folder)
-    ids, images = inputs(config, size)
-    patch, image = config.vision.patch, config.image_token
-    seen = Qwen2VLImageProcessorPil(
-        patch_size=patch, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )(images=list(images.reshape(-1, *size, 3)), return_tensors="pt")
-    cells = size[0] * size[1] // (config.vision.merge * patch) ** 2
-    tokens = torch.tensor(
-        [[t for i in row for t in [i] * (cells if i == image else 1)] for row in ids]
-    )
-    given = {
-        "input_ids": tokens,
-        "attention_mask": torch.ones_like(tokens),
-        "mm_token_type_ids": (tokens == image).long(),
-        "pixel_values": seen["pixel_values"].float(),
-        "image_grid_thw": seen["image_grid_thw"],
-    }
-
-    @torch.no_grad()
-    def generate(steps: int) -> np.ndarray:
-        made = model.generate(
-            **given,
-            do_sample=False,
-            max_new_tokens=steps,
-            min_new_tokens=steps,
-            eos_token_id=None,
-            pad_token_id=config.pad_token,
-            suppress_tokens=np.flatnonzero(banned_tokens(config)).tolist(),
-        )
-        return made[:, tokens.shape[1] :].numpy()
-
+    given = hf_side.inputs(config, *inputs(config, size))
+    generate = hf_side.greedy(model, config, given)
     generate(2)
     first_s = median(cpu_seconds(lambda: generate(1)) for _ in range(3))
     whole_s = cpu_seconds(lambda: generate(TOKENS))
-    return report(tokens.shape[1], first_s, whole_s, generate(TOKENS))
+    return report(given["input_ids"].shape[1], first_s, whole_s, generate(TOKENS))
 
 
 def report(prompt_tokens: int, first_s: float, whole_s: float, tokens: np.ndarray) -> dict:

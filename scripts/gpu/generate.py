@@ -44,55 +44,18 @@ def run_hf(folder: Path, cfg: Config, shape: PromptShape, rounds: int):
     from transformers import Qwen3VLForConditionalGeneration
 
     from dig_jax.model.hf import read_model_config
-    from dig_jax.model.logprob import banned_tokens
+    from scripts import hf_side
+    from scripts.gpu import filled
 
     place = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, cfg.model.compute_dtype)
-    config = read_model_config(folder)
+    config, group = read_model_config(folder), cfg.rollout.group
     model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(place).eval()
-    given = {name: a.to(place) for name, a in _hf_inputs(config, cfg, shape).items()}
+    images = filled.noise(cfg.pairs_per_step, shape).repeat(group, axis=0)
+    given = hf_side.inputs(config, [filled.prompt_ids(config, shape)] * len(images), images)
+    generate = hf_side.greedy(model, config, {name: a.to(place) for name, a in given.items()})
     length = cfg.rollout.max_tokens
-
-    @torch.no_grad()
-    def generate() -> np.ndarray:
-        made = model.generate(
-            **given,
-            do_sample=False,
-            max_new_tokens=length,
-            min_new_tokens=length,
-            eos_token_id=None,
-            pad_token_id=config.pad_token,
-            suppress_tokens=np.flatnonzero(banned_tokens(config)).tolist(),
-        )
-        return made[:, -length:].cpu().numpy().reshape(cfg.pairs_per_step, -1, length)
-
-    return _timed(generate, rounds)
-
-
-def _hf_inputs(config, cfg: Config, shape: PromptShape) -> dict:
-    """What `generate` is given: every row with its own images."""
-    import torch
-    from transformers import Qwen2VLImageProcessorPil
-
-    from scripts.gpu import filled
-
-    rows = cfg.pairs_per_step * cfg.rollout.group
-    patch, image = config.vision.patch, config.image_token
-    cells = shape.image[0] * shape.image[1] // config.vision.cell**2
-    ids = filled.prompt_ids(config, shape)
-    ids = [token for i in ids for token in [i] * (cells if i == image else 1)]
-    tokens = torch.tensor([ids] * rows)
-    images = filled.noise(cfg.pairs_per_step, shape).repeat(cfg.rollout.group, axis=0)
-    seen = Qwen2VLImageProcessorPil(
-        patch_size=patch, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )(images=list(images.reshape(-1, *images.shape[2:])), return_tensors="pt")
-    return {
-        "input_ids": tokens,
-        "attention_mask": torch.ones_like(tokens),
-        "mm_token_type_ids": (tokens == image).long(),
-        "pixel_values": seen["pixel_values"],
-        "image_grid_thw": seen["image_grid_thw"],
-    }
+    return _timed(lambda: generate(length).reshape(cfg.pairs_per_step, group, length), rounds)
 
 
 def _timed(call: Callable[[], np.ndarray], rounds: int) -> tuple[list[float], np.ndarray]:
