@@ -91,7 +91,8 @@ def check_fits(layout: Layout, prompt_tokens: int, limit: int | None = None) -> 
     Passing says little: activations come on top, which `tpu.preflight` knows.
     """
     limit = limit or device_limit(layout.mesh.local_devices[0])
-    if not limit or floor(layout, prompt_tokens) <= limit:
+    need = floor(layout, prompt_tokens) if limit else 0
+    if need <= (limit or 0):
         return
     rest = sum(at_rest(layout).values())
     needs = {name: sum(parts(layout, prompt_tokens).values()) for name, parts in _PHASES.items()}
@@ -107,7 +108,7 @@ def check_fits(layout: Layout, prompt_tokens: int, limit: int | None = None) -> 
         remedy = "nearest that may fit: " + " ".join(f"--set {setting}" for setting in change)
     raise ValueError(
         f"this run does not fit: a device has {bytes_text(limit)}, and at least "
-        f"{bytes_text(floor(layout, prompt_tokens))} are needed before any activation "
+        f"{bytes_text(need)} are needed before any activation "
         f"({bytes_text(rest)} at rest; beside it {told}); {remedy}"
     )
 

@@ -58,18 +58,12 @@ def row(cfg: Config, model: ModelConfig, shape: PromptShape, *, frozen: bool) ->
     ours = counted(cfg, model, shape, group)
     alone = group * of_one_answer(cfg, model, shape)
     size = {"prompt": shape.tokens, "length": length}
-    seen = 0 if frozen else flops.tower_flops(model, cells_of(model, shape), 2)
+    seen = 0 if frozen else flops.tower_flops(model, model.cells(*shape.image), 2)
     once = flops.forward_flops(model, **size, answers=group) + seen
     each = group * (flops.forward_flops(model, **size, answers=1) + seen)
     cells = (f"{alone / 1e12:.0f}", f"{ours / 1e12:.0f}", f"{alone / ours:.2f}")
     tower = "frozen" if frozen else "trained"
     return (f"{group}", f"{length}", tower, *cells, f"{each / once:.2f}")
-
-
-def cells_of(model: ModelConfig, shape: PromptShape) -> int:
-    """Merged tokens of an image."""
-    height, width = shape.image
-    return height // model.vision.cell * (width // model.vision.cell)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -84,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     with clear_errors():
         model, cfg = released(args.model.lower()), load_config(args.config)
         shape = bound(cfg, model)
-    print(f"{args.model}, prompt of {shape.tokens} tokens, {2 * cells_of(model, shape)} visual\n")
+    print(
+        f"{args.model}, prompt of {shape.tokens} tokens, {2 * model.cells(*shape.image)} visual\n"
+    )
     for cells in (HEADING, ("---",) * len(HEADING)):
         print(f"| {' | '.join(cells)} |")
     for group in args.groups:

@@ -24,7 +24,7 @@ def inputs(config: ModelConfig, ids: Sequence[Sequence[int]], images: np.ndarray
     seen = Qwen2VLImageProcessorPil(
         patch_size=patch, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )(images=list(images.reshape(-1, *size, 3)), return_tensors="pt")
-    cells = size[0] * size[1] // config.vision.cell**2
+    cells = config.cells(*size)
     tokens = torch.tensor(
         [[t for i in row for t in [i] * (cells if i == image else 1)] for row in ids]
     )

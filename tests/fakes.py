@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dig_jax.layout import Layout
 from dig_jax.model import hf
 from dig_jax.model.params import (
     ModelConfig,
@@ -151,3 +152,10 @@ def pairs_of(count: int, *, words: int = 3, seed: int = 0) -> tuple[PromptInputs
 def quick_jit(function, **options):
     """`jax.jit` with LLVM's optimiser off: half the compile time, for models that run once."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **options)
+
+
+class QuickLayout(Layout):
+    """With LLVM's optimiser off."""
+
+    def jit(self, function, **options):
+        return quick_jit(self.traced(function), **options)

@@ -18,7 +18,6 @@ from dig_jax.config import (
     OptimConfig,
     RolloutConfig,
 )
-from dig_jax.layout import Layout
 from scripts import bench_gpu
 from scripts.gpu import filled, parts
 from tpu import compile_phase, slices
@@ -37,17 +36,10 @@ DEFAULTS = {"size": "4B", "config": "configs/pod_4b.py", "settings": [], "card":
             "rounds": 1, "seconds": 60.0, "work": None}  # fmt: skip
 
 
-class QuickLayout(Layout):
-    """With LLVM's optimiser off."""
-
-    def jit(self, function, **options):
-        return fakes.quick_jit(self.traced(function), **options)
-
-
 @functools.cache
 def bench() -> parts.Bench:
     model = replace(fakes.CONFIG, compute_dtype="bfloat16", remat="full")
-    layout = QuickLayout(CONFIG, sharding.make_mesh(CONFIG.mesh, jax.devices()[:1]), model)
+    layout = fakes.QuickLayout(CONFIG, sharding.make_mesh(CONFIG.mesh, jax.devices()[:1]), model)
     return parts.Bench(layout, SHAPE, rounds=1)
 
 

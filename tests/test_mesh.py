@@ -11,7 +11,6 @@ import pytest
 
 from dig_jax import programs, sharding
 from dig_jax.config import Config, EvalConfig, GrpoConfig, MeshConfig, OptimConfig, RolloutConfig
-from dig_jax.layout import Layout
 from dig_jax.rollout import make_scorer
 
 PAIRS, GROUP, LENGTH = 8, 2, 6
@@ -25,18 +24,11 @@ CONFIG = Config(
 )
 
 
-class QuickLayout(Layout):
-    """With LLVM's optimiser off."""
-
-    def jit(self, function, **options):
-        return fakes.quick_jit(self.traced(function), **options)
-
-
 @functools.cache
-def layout(fsdp: int, tensor: int) -> QuickLayout:
+def layout(fsdp: int, tensor: int) -> fakes.QuickLayout:
     cfg = dataclasses.replace(CONFIG, mesh=MeshConfig(fsdp=fsdp, tensor=tensor))
     mesh = sharding.make_mesh(cfg.mesh, devices=jax.devices()[: fsdp * tensor])
-    return QuickLayout(cfg, mesh, fakes.CONFIG)
+    return fakes.QuickLayout(cfg, mesh, fakes.CONFIG)
 
 
 @functools.cache

@@ -48,17 +48,14 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-class QuickLayout(Layout):
-    """With LLVM's optimiser off."""
+class QuickLayout(fakes.QuickLayout):
+    """Whose rollout may be computed in another split."""
 
     split = "heads"
 
     @property
     def rollout_model(self):
         return replace(super().rollout_model, split=self.split)
-
-    def jit(self, function, **options):
-        return fakes.quick_jit(self.traced(function), **options)
 
 
 @functools.cache

@@ -12,7 +12,6 @@ import pytest
 from dig_jax import programs, rollout, sharding
 from dig_jax.config import Config, EvalConfig, MeshConfig, RolloutConfig
 from dig_jax.decoding import Decoding
-from dig_jax.layout import Layout
 from dig_jax.model import qwen3vl
 from dig_jax.stages import cost, make_plan
 
@@ -24,15 +23,8 @@ SIZES = [[fakes.SIZE, fakes.SIZE]] * PAIRS
 WORDS = [2, 5, 3, 4, 2, 6, 3, 5]  # prompts of unequal length, which packing must keep apart
 
 
-class QuickLayout(Layout):
-    """With LLVM's optimiser off."""
-
-    def jit(self, function, **options):
-        return fakes.quick_jit(self.traced(function), **options)
-
-
 @cache
-def layout(settings: RolloutConfig, fsdp: int = 1, tensor: int = 1) -> QuickLayout:
+def layout(settings: RolloutConfig, fsdp: int = 1, tensor: int = 1) -> fakes.QuickLayout:
     cfg = Config(
         pairs_per_step=PAIRS,
         eval=EvalConfig(batch=PAIRS),
@@ -40,7 +32,7 @@ def layout(settings: RolloutConfig, fsdp: int = 1, tensor: int = 1) -> QuickLayo
         mesh=MeshConfig(fsdp=fsdp, tensor=tensor),
     )
     mesh = sharding.make_mesh(cfg.mesh, devices=jax.devices()[: fsdp * tensor])
-    return QuickLayout(cfg, mesh, fakes.CONFIG)
+    return fakes.QuickLayout(cfg, mesh, fakes.CONFIG)
 
 
 @cache

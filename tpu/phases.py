@@ -100,7 +100,7 @@ def pixel_shapes(layout: Layout, shape: PromptShape) -> jax.ShapeDtypeStruct:
 def seen_shapes(layout: Layout, shape: PromptShape) -> SeenImages:
     """`jit_viewer`'s result."""
     text, vision = layout.model.text, layout.model.vision
-    cells = 2 * math.prod(side // vision.cell for side in shape.image)
+    cells = 2 * layout.model.cells(*shape.image)
     row = _rows(layout, jnp.dtype(layout.model.compute_dtype))
     return SeenImages(
         tokens=row(cells, text.width), deepstack=row(len(vision.deepstack), cells, text.width)

@@ -46,7 +46,6 @@ def bound(cfg: Config, model: ModelConfig) -> PromptShape:
         rules.merge,
     )
     height, width = images.target_size(data.image_height, data.image_width, rules)
-    cells = height // model.vision.cell * (width // model.vision.cell)
-    each = cells + 2 + (PICTURE if cfg.prompt.add_vision_id else 0)
+    each = model.cells(height, width) + 2 + (PICTURE if cfg.prompt.add_vision_id else 0)
     text = len(cfg.prompt.question.encode()) + TEMPLATE
     return PromptShape(2 * each + text, (height, width))

@@ -77,9 +77,9 @@ class PairSource:
 
     Opening it copies what a bucket has and this machine lacks, checks the shards against their
     manifest and decodes the first record. Raises FileNotFoundError with the command that makes
-    the data, OSError where a decoded copy has no
-    room, and ValueError naming file and record for bytes that are no pair, a wrong image size,
-    or too many boxes. It pickles as names, without what those checks read.
+    the data, OSError where a decoded copy has no room, and ValueError naming file and record for
+    bytes that are no pair, a wrong image size, or too many boxes. It pickles as names, without
+    what those checks read.
     """
 
     def __init__(

@@ -151,10 +151,11 @@ def program(cfg: Config) -> Finding:
     """Commit and versions; all processes have one configuration."""
     distributed.check_same("configuration", config_hash(cfg))
     facts = manifest(cfg)
-    commit, plus, changed = (facts["commit"] or "none, this is no checkout").partition("+")
+    commit, plus, changed = (facts["commit"] or "").partition("+")
+    told = f"commit {commit[:12]}{plus}{changed}" if commit else "no commit, this is no checkout"
     names = ("python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
     found = [f"{name} {facts['versions'][name]}" for name in names if name in facts["versions"]]
-    return Finding(f"commit {commit[:12]}{plus}{changed}; {', '.join(found)}")
+    return Finding(f"{told}; {', '.join(found)}")
 
 
 def _memory(parts: memory.Parts, limit: int | None, remedy: str, more: str = "") -> Finding:

@@ -123,6 +123,10 @@ class ModelConfig:
                 f"vision out_hidden_size={self.vision.out} must equal hidden_size={self.text.width}"
             )
 
+    def cells(self, height: int, width: int) -> int:
+        """Merged tokens of an image of whole cells."""
+        return height // self.vision.cell * (width // self.vision.cell)
+
     def check_image(self, height: int, width: int) -> None:
         """Raise unless the image is cut into whole merged cells."""
         cell = self.vision.cell

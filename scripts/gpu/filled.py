@@ -39,8 +39,8 @@ def words(model: ModelConfig) -> list[int]:
 def prompt_ids(model: ModelConfig, shape: PromptShape) -> list[int]:
     """Two images, one token each, and as many words as make `shape.tokens` with them."""
     picture = [model.vision_start, model.image_token, model.vision_end] * 2
-    cells = 2 * (shape.image[0] // model.vision.cell) * (shape.image[1] // model.vision.cell)
-    text = np.random.default_rng(0).choice(words(model), shape.tokens - cells - 4)
+    count = shape.tokens - 2 * model.cells(*shape.image) - 4
+    text = np.random.default_rng(0).choice(words(model), count)
     return [*picture, *text.tolist()]
 
 

@@ -116,10 +116,8 @@ def view(bench: Bench) -> Result:
     _state, weights, prompt, pixels = _answering(bench)  # it lives on beside
     program = programs.jit_viewer(bench.layout)
     result = bench.timed("view", lambda: program(weights, prompt, pixels))
-    height, width = bench.shape.image
     model = bench.layout.model
-    cells = height // model.vision.cell * (width // model.vision.cell)
-    done = flops.tower_flops(model, cells, 2 * bench.pairs)
+    done = flops.tower_flops(model, model.cells(*bench.shape.image), 2 * bench.pairs)
     result.figures |= _rates(done, result.seconds) | {"images/s": 2 * bench.pairs / result.seconds}
     return result
 
