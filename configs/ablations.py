@@ -1,4 +1,4 @@
-"""The arms of the paper's two ablations, over any base config; `scripts/ablate.py` runs them.
+"""The arms of the paper's two ablations, over any base config; `scripts/study/ablate.py` runs them.
 
 An arm is a function from the base to its own Config; its docstring is what reports call it. What
 an arm does not name stays the base's: model, pairs per step, answers, rate, KL, steps.

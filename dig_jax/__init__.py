@@ -1,11 +1,12 @@
 """Differential Grounding (DiG) in JAX: box every difference between two renders.
 
-A pure-functional GRPO learner over Qwen3-VL. Four claims, four packages:
+Scenes become pairs (`data`), pairs become prompts (`inputs`), a sampler answers (`sampler`), a
+reward scores (`reward`), a learner moves the weights (`learner`) of a network (`model`, in and out
+of Hugging Face's folders by `hf`), a mesh carries it (`mesh`), a run remembers it (`run`). What it
+amounts to is measured (`scoring`) and drawn (`pictures`). `train` is the algorithm on one page; the
+files beside it are the other commands that a person types.
 
-- `model`   the network equals Hugging Face's Qwen3-VL
-- `reward`  the reward is what `RewardConfig` says
-- `data`    the Blender pairs are what their certificates say
-- `train`   the loop is GRPO
+A folder is a claim: its docstring says it, and what it may import.
 
 Letters in shapes, one meaning each, einsum included (lower case there):
 `B` pairs, `G` answers per pair, `P` prompt tokens, `T` answer tokens, `I` images,

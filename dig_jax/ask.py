@@ -15,17 +15,18 @@ import sys
 import jax
 import numpy as np
 
-from dig_jax.buckets import Bucket, make_batcher
-from dig_jax.commandline import clear_errors
+from dig_jax.common.commandline import clear_errors
 from dig_jax.config import MeshConfig, PromptConfig
-from dig_jax.images import Size, open_image
-from dig_jax.model import hf
-from dig_jax.model.hf_files import local_companions
+from dig_jax.hf import weights
+from dig_jax.hf.files import local_companions
+from dig_jax.inputs.buckets import Bucket, make_batcher
+from dig_jax.inputs.images import Size, open_image
+from dig_jax.inputs.prompt import Processor, decode_answers, load_processor
+from dig_jax.mesh.sharding import make_mesh, param_shardings
+from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.params import ModelConfig, model_specs
-from dig_jax.prompt import Processor, PromptInputs, decode_answers, load_processor
-from dig_jax.rollout import make_sampler
-from dig_jax.session import image_rules, read_weights
-from dig_jax.sharding import make_mesh, param_shardings
+from dig_jax.run.session import image_rules, read_weights
+from dig_jax.sampler.rollout import make_sampler
 
 
 def prepare_question(
@@ -73,7 +74,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with clear_errors():  # whatever is wrong with the question is found before weights are read
-        model = hf.read_model_config(args.source)
+        model = weights.read_model_config(args.source)
         local = str(local_companions(args.source))
         processor = load_processor(local)
         prompt, images = prepare_question(args, local, model, processor)

@@ -15,23 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from dig_jax import pictures
 from dig_jax.config import Config, from_json
-from dig_jax.data.pipeline import eval_pairs
-from dig_jax.runlog import read_rows, write_whole
+from dig_jax.data.feed.pipeline import eval_pairs
+from dig_jax.pictures import contact, curves
+from dig_jax.run.runlog import read_rows, write_whole
+from dig_jax.scoring.table import (
+    NAMES,
+    Evaluation,
+    columns,
+    count_labels,
+    markdown,
+    metric_labels,
+    table,
+)
 
-NAMES = {"before": "before", "after": "after", "pixel_diff": "pixel difference"}
-METRICS = {
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1@{threshold:g}",
-    "iou": "mean IoU",
-    "format": "format rate",
-    "count_ok": "count accuracy",
-    "reward": "mean reward",
-}
 PICTURES = ("curves", "contact_before", "contact_after")
-Evaluation = dict  # an eval_<name>.json: name, protocol, summary, rows
 
 
 def read_evaluations(run_dir: Path) -> dict[str, Evaluation]:
@@ -70,27 +68,6 @@ def _check_comparable(first: Evaluation, other: Evaluation, name: str) -> None:
         raise ValueError(f"eval_{name}.json and eval_before.json scored different pairs")
 
 
-def table(evaluations: dict[str, Evaluation], metrics: dict[str, str]) -> list[list[str]]:
-    """Cells of a table: a heading line, then a line per evaluation with `mean [low, high]`."""
-    lines = [["", *metrics.values()]]
-    for name, evaluation in evaluations.items():
-        cells = [_interval(evaluation["summary"].get(metric)) for metric in metrics]
-        lines.append([NAMES[name], *cells])
-    return lines
-
-
-def metric_labels(evaluation: Evaluation) -> dict[str, str]:
-    threshold = evaluation["protocol"]["iou_threshold"]
-    return {name: label.format(threshold=threshold) for name, label in METRICS.items()}
-
-
-def count_labels(evaluation: Evaluation) -> dict[str, str]:
-    """The metrics by the true number of differences: "f1_n2" -> "F1, n = 2"."""
-    counts = sorted({row["n_true"] for row in evaluation["rows"]})
-    words = {"f1": "F1", "count_ok": "count accuracy", "n_pred": "boxes predicted"}
-    return {f"{name}_n{n}": f"{word}, n = {n}" for name, word in words.items() for n in counts}
-
-
 def verdict(before: Evaluation, after: Evaluation) -> str:
     """Whether the mean reward's rise lies outside both intervals."""
     (old, _, high), (new, low, _) = (e["summary"]["reward"] for e in (before, after))
@@ -107,7 +84,7 @@ def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list
         stages = [max(s.weights, key=s.weights.get) for s in cfg.curriculum.stages]
         rows = read_rows(run_dir)
         title = f"{cfg.name}: {sum(row['kind'] == 'train' for row in rows)} steps"
-        pictures.curves(run_dir / "curves.png", rows, title=title, stages=stages)
+        curves.curves(run_dir / "curves.png", rows, title=title, stages=stages)
     except (ValueError, ImportError) as error:  # matplotlib comes with the extra [report]
         left_out.append(f"curves.png: {error}")
     try:
@@ -118,10 +95,10 @@ def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list
         for name in ("before", "after"):
             path = run_dir / f"contact_{name}.png"
             title = f"{cfg.name}, {name} training: held-out pairs"
-            pictures.contact_sheet(path, images, drawn_rows(evaluations[name]), title=title)
+            contact.contact_sheet(path, images, drawn_rows(evaluations[name]), title=title)
         rows = drawn_rows(evaluations["after"])
-        shown = pictures.example(rows)
-        pictures.pair_picture(run_dir / "pair.png", images[shown], rows[shown])
+        shown = contact.example(rows)
+        contact.pair_picture(run_dir / "pair.png", images[shown], rows[shown])
     except (FileNotFoundError, ValueError) as error:  # a run folder may travel without its data
         left_out.append(f"contact sheets: {error}")
     return left_out
@@ -146,21 +123,6 @@ def costs(rows: list[dict]) -> list[list[str]]:
     rates = [row["tokens"] / row["time/rollout"] for row in train if row.get("time/rollout")]
     rate = f"{statistics.median(rates):.0f}" if rates else "-"
     return [*lines, ["answer tokens per second of rollout", "", rate, ""]]
-
-
-def markdown(lines: list[list[str]]) -> str:
-    """Cells as a Markdown table."""
-    head, *body = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
-
-
-def columns(lines: list[list[str]]) -> str:
-    """Cells for a terminal, a column per line: seven intervals side by side would not fit."""
-    widths = [max(map(len, line)) for line in lines]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*lines, strict=True)
-    )
 
 
 def report_text(run_dir: Path, cfg: Config, evaluations, left_out: list[str]) -> str:
@@ -195,10 +157,6 @@ def _made_by(path: Path) -> str:
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items())
     facts["started at step"] = ", ".join(str(start.get("first_step")) for start in starts)
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
-
-
-def _interval(cell: list[float] | None) -> str:
-    return "-" if cell is None else "{:.3f} [{:.3f}, {:.3f}]".format(*cell)
 
 
 def write_report(run_dir: str | Path) -> str:

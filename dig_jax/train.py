@@ -13,23 +13,25 @@ from functools import partial
 import jax
 import numpy as np
 
-from dig_jax import checkpoint, memory, programs, sharding
-from dig_jax.commandline import clear_errors, parse_with_config
+from dig_jax.common.commandline import clear_errors
 from dig_jax.config import config_text
-from dig_jax.data.curriculum import stage_of
-from dig_jax.data.pipeline import spare_pairs, train_pairs
-from dig_jax.distributed import joined
-from dig_jax.dryrun import dry_run
-from dig_jax.experience import Experience, make_draw
-from dig_jax.grpo import TrainState, enter_stage
-from dig_jax.guard import stop_if_not_finite
-from dig_jax.notice import stop_on_notice
-from dig_jax.runlog import RunLog
-from dig_jax.samples import make_sample_log
-from dig_jax.session import Session, load_weights, open_session
-from dig_jax.stages import Plan, cost
-from dig_jax.trackers import check_trackers
-from dig_jax.validation import make_validation
+from dig_jax.config.commandline import parse_with_config
+from dig_jax.data.feed.curriculum import stage_of
+from dig_jax.data.feed.pipeline import spare_pairs, train_pairs
+from dig_jax.learner.grpo import TrainState, enter_stage
+from dig_jax.mesh import programs, sharding
+from dig_jax.mesh.distributed import joined
+from dig_jax.mesh.notice import stop_on_notice
+from dig_jax.run import checkpoint, memory
+from dig_jax.run.dryrun import dry_run
+from dig_jax.run.experience import Experience, make_draw
+from dig_jax.run.guard import stop_if_not_finite
+from dig_jax.run.runlog import RunLog
+from dig_jax.run.samples import make_sample_log
+from dig_jax.run.session import Session, load_weights, open_session
+from dig_jax.run.trackers import check_trackers
+from dig_jax.run.validation import make_validation
+from dig_jax.sampler.stages import Plan, cost
 
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
 

@@ -23,7 +23,7 @@ for config in tiny_no_curriculum tiny_no_kl; do
     score runs/$config configs/$config.py --from-run
 done
 
-time "$python" scripts/make_base.py --start assets/tiny_qwen3vl --data data/tiny \
+time "$python" -m scripts.make.base --start assets/tiny_qwen3vl --data data/tiny \
     --splits single,dual,mixed --dev data/tiny --dev-split heldout --steps "${1:-900}" \
     --rate 1e-3 --decay 0.5 --evaluate 100000 --work runs/tiny_sft --out runs/tiny_sft/hf
 score runs/tiny_sft configs/tiny_cpu.py --source runs/tiny_sft/hf

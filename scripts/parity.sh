@@ -4,7 +4,7 @@
 # but rendering and those marked slow.
 #
 #   scripts/parity.sh                             everything
-#   scripts/parity.sh tests/test_parity_live.py   a part
+#   scripts/parity.sh tests/model/test_parity_live.py   a part
 #   scripts/parity.sh --require [...]             fail where it would be skipped
 #
 # torch must be a CPU build: a CUDA build drags gigabytes along. Where pip offers one only, name

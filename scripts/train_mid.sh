@@ -128,8 +128,8 @@ common=(--config "$config" --set "data.root=$data" --set "model.source=$out/base
 if [[ ! -f $out/base/config.json ]]; then
     begin "cold start"
     [[ -f $out/tokenizer/video_preprocessor_config.json ]] ||
-        "$python" scripts/make_tiny_tokenizer.py --out "$out/tokenizer" --patch "$patch"
-    "$python" scripts/make_base.py --shape "$shape" --compute-dtype bfloat16 --data "$data" \
+        "$python" -m scripts.make.tiny_tokenizer --out "$out/tokenizer" --patch "$patch"
+    "$python" -m scripts.make.base --shape "$shape" --compute-dtype bfloat16 --data "$data" \
         --dev "$data" --tokenizer "$out/tokenizer" --work "$out/cold_start" --out "$out/base" \
         --steps "$steps" --batch "${SFT_BATCH:-128}" --rate "${SFT_RATE:-5e-4}" \
         --warmup "$((steps < 400 ? steps / 4 : 100))" --report "$((every < 50 ? every : 50))" \
@@ -154,6 +154,6 @@ begin "report"
 if [[ -n $ablate ]]; then
     begin "ablation"
     # shellcheck disable=SC2086 # one word per seed
-    "$python" -m scripts.ablate --only table4 "${common[@]}" --root "$out/ablation" \
+    "$python" -m scripts.study.ablate --only table4 "${common[@]}" --root "$out/ablation" \
         --steps "${ABLATE_STEPS:-60}" --seeds $seeds --modes sampled
 fi

@@ -1,17 +1,15 @@
 """Small corpora for tests: painted pairs by the fake worker, and pairs that know only boxes."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 
 from dig_jax.data import records
-from dig_jax.data.draws import Draw, SplitSpec
-from dig_jax.data.look import SceneConfig
-from dig_jax.data.splits import render_split
+from dig_jax.data.corpus.splits import render_split
+from dig_jax.data.scene.draws import Draw, SplitSpec
+from dig_jax.data.scene.look import SceneConfig
+from tests import FAKE_WORKER
 
 LOOK = SceneConfig(width=64, height=48)
-FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+FAKE = FAKE_WORKER
 
 
 def paint_split(root, split, pairs, seed=0, shard_pairs=4, **draw):

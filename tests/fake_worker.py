@@ -1,6 +1,6 @@
-"""A render worker that misbehaves on demand; its pictures are `dig_jax.data.raytrace`'s.
+"""A render worker that misbehaves on demand; its pictures are `dig_jax.data.render.raytrace`'s.
 
-Same protocol as `dig_jax.data.render`. Environment variables make it misbehave:
+Same protocol as `dig_jax.data.render.blender`. Environment variables make it misbehave:
 FAKE_DIE="idx" dies on that pair every time ("all": on any), FAKE_DIE_ONCE="idx:marker" only the
 first time, FAKE_HANG_ONCE="idx:marker" goes silent instead, FAKE_KILL_PARENT_ONCE="idx:marker"
 kills its supervisor and goes silent; idx may be "start": before it is ready.
@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from dig_jax.data.look import config_from_json
-from dig_jax.data.produce import make_pair, request_from_json
-from dig_jax.data.raytrace import render
 from dig_jax.data.records import encode
+from dig_jax.data.render.produce import make_pair, request_from_json
+from dig_jax.data.render.raytrace import render
+from dig_jax.data.scene.look import config_from_json
 
 
 def paint(config, shot):

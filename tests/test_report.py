@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from dig_jax import report, typed
+from dig_jax import report
+from dig_jax.common import typed
 from dig_jax.config import Config, DataConfig, EvalConfig, to_json
 from dig_jax.data import records
 

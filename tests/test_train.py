@@ -14,11 +14,8 @@ from types import MappingProxyType
 import jax
 import numpy as np
 import pytest
-from fakes import ASSETS, make_tiny, small_base
-from google_storage import BUCKET, serve
 
-from dig_jax.best import read_best
-from dig_jax.checkpoint import saved_steps
+from dig_jax.common.typed import override
 from dig_jax.config import (
     CheckpointConfig,
     Config,
@@ -34,10 +31,14 @@ from dig_jax.config import (
     to_json,
 )
 from dig_jax.data import records
-from dig_jax.model import hf
+from dig_jax.hf import weights
 from dig_jax.model.params import ModelConfig
-from dig_jax.runlog import comparable, read_rows
-from dig_jax.typed import override
+from dig_jax.run.best import read_best
+from dig_jax.run.checkpoint import saved_steps
+from dig_jax.run.runlog import comparable, read_rows
+from tests import ROOT
+from tests.google_storage import BUCKET, serve
+from tests.tiny_model import ASSETS, make_tiny, small_base
 
 WIDTH, HEIGHT, STEPS = 48, 32, 5
 
@@ -70,7 +71,7 @@ def micro_config(root: Path, model: ModelConfig) -> Config:
     for name, differences in splits:
         write_split(root / "data", name, 8, differences)
     params = make_tiny(jax.random.key(0), model)
-    hf.save_hf(root / "model", params, model, source_folder=ASSETS)
+    weights.save_hf(root / "model", params, model, source_folder=ASSETS)
     return Config(
         steps=STEPS,
         pairs_per_step=4,
@@ -119,7 +120,7 @@ def start(
     # one device, and half the compile time: what is compared are runs with equal flags
     flags = "--xla_backend_optimization_level=0"
     env = {**os.environ, "XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1", "JAX_LOG_COMPILES": "1"}
-    env |= {"PYTHONPATH": str(Path(__file__).parents[1]), **environment}
+    env |= {"PYTHONPATH": str(ROOT), **environment}
     return subprocess.Popen(
         [*entry, "--run-dir", run_dir, *more],
         env=env,
@@ -268,7 +269,7 @@ def test_a_validation_scores_every_mode_and_split_before_training_and_as_often_a
 
 def test_the_documented_metrics_are_those_that_a_run_writes(config, straight):
     """docs/watching.md names every metric of the rows, and none that no row has."""
-    text = (Path(__file__).parents[1] / "docs" / "watching.md").read_text()
+    text = (ROOT / "docs" / "watching.md").read_text()
     tables = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     documented = {name for cell in tables for name in re.findall(r"`([^`]+)`", cell)}
     written = {general(name) for row in read_rows(config.run_dir) for name in row}

@@ -16,13 +16,13 @@ from pathlib import Path
 import jax
 from jax.experimental import topologies
 
-from dig_jax import sharding
 from dig_jax.config import Config, from_json
-from dig_jax.layout import Layout
-from dig_jax.model import hf
+from dig_jax.hf import weights
+from dig_jax.mesh import sharding
+from dig_jax.mesh.layout import Layout
 from dig_jax.model.params import ModelConfig
 from dig_jax.model.sizes import released
-from dig_jax.session import computed_as, with_adapters
+from dig_jax.run.session import computed_as, with_adapters
 from tpu import gpu_target, hlo_report, slices
 from tpu.phases import Phase, PromptShape, bytes_per_device, phases
 
@@ -70,7 +70,7 @@ class Result:
 
 def read_model(cfg: Config, size: str, mesh) -> ModelConfig:
     """The released model of a size, or that of cfg.model.source, computed as on that mesh."""
-    model = released(size) if size else hf.read_model_config(cfg.model.source)
+    model = released(size) if size else weights.read_model_config(cfg.model.source)
     return with_adapters(cfg, computed_as(cfg, model, mesh.devices.flat[0].platform))
 
 

@@ -27,7 +27,7 @@ while $asked && ((code > 128)); do # the signal ended the waiting, not the comma
 done
 ((code == 0)) || exit "$code"
 if [[ $run_dir == *://* ]]; then
-    python -c 'import sys; from dig_jax.checkpoint import saved_steps
+    python -c 'import sys; from dig_jax.run.checkpoint import saved_steps
 sys.exit(int(sys.argv[2]) not in saved_steps(sys.argv[1]))' "$run_dir" "$steps" || exit 143
 else
     [[ -d $run_dir/checkpoints/$steps ]] || exit 143

@@ -4,9 +4,9 @@
 
 Bounds from the chips' published peaks, with assumed shares of them:
 
-    forward    `dig_jax.flops.forward_flops` of a pair
+    forward    `dig_jax.mesh.flops.forward_flops` of a pair
     token      (decoder weights in bfloat16 + keys and values of a rollout row's pairs)
-               / (mesh.tensor x bandwidth), seconds; caches grow as `dig_jax.stages` has it
+               / (mesh.tensor x bandwidth), seconds; caches grow as `dig_jax.sampler.stages` has it
     rollout    pairs / pairs_per_step x (longest answer) x token, + forward of the prompts
     reference  forward
     update     4 forward: one, two for the backward pass, one recomputed (model.remat=full)
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dig_jax import stages
-from dig_jax.commandline import clear_errors
+from dig_jax.common.commandline import clear_errors
+from dig_jax.common.typed import at_least, require
 from dig_jax.config import RolloutConfig
-from dig_jax.flops import block_parameters, forward_flops
+from dig_jax.mesh.flops import block_parameters, forward_flops
 from dig_jax.model.params import ModelConfig, TextConfig, count, model_specs
 from dig_jax.model.sizes import released
-from dig_jax.typed import at_least, require
+from dig_jax.sampler import stages
 from tpu import slices
 from tpu.slices import Slice
 

@@ -1,7 +1,8 @@
 """The phases of a training step as programs to compile, and what each leaves on a device.
 
-The programs are `dig_jax.programs`', with shapes for arguments: what is compiled is what trains.
-What lives beside a program while it runs is what `dig_jax.experience` and `train` hold on to.
+The programs are `dig_jax.mesh.programs`', with shapes for arguments: what is compiled is what
+trains. What lives beside a program while it runs is what `dig_jax.run.experience` and `train`
+hold on to.
 """
 
 import math
@@ -12,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dig_jax import programs, sharding
-from dig_jax.layout import Layout
+from dig_jax.mesh import programs, sharding
+from dig_jax.mesh.layout import Layout
+from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.qwen3vl import SeenImages
-from dig_jax.prompt import PromptInputs
-from dig_jax.rollout import Rollout
+from dig_jax.sampler.rollout import Rollout
 
 NAMES = ("reshard", "view", "sample", "update")
 

@@ -2,8 +2,8 @@
 
     python -m tpu.preflight --slice v5e-16 --model 8B --config configs/pod_8b.py [--fast]
 
-Compiles the update, rollout, reshard and vision programs of `dig_jax.programs` for the slice and
-adds what else lives on a device meanwhile. Exits with 1 where a phase does not fit. A compile
+Compiles the update, rollout, reshard and vision programs of `dig_jax.mesh.programs` for the slice
+and adds what else lives on a device meanwhile. Exits with 1 where a phase does not fit. A compile
 says that a program exists and what memory it takes, not that it runs, nor how fast.
 """
 
@@ -16,14 +16,15 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from dig_jax import typed
-from dig_jax.commandline import add_config_arguments, clear_errors
+from dig_jax.common import typed
+from dig_jax.common.commandline import clear_errors
 from dig_jax.config import Config, load_config, to_json
-from dig_jax.layout import Layout
-from dig_jax.model import hf
+from dig_jax.config.commandline import add_config_arguments
+from dig_jax.hf import weights
+from dig_jax.mesh.layout import Layout
 from dig_jax.model.params import ModelConfig
 from dig_jax.model.sizes import released
-from dig_jax.session import with_adapters
+from dig_jax.run.session import with_adapters
 from tpu import gpu_target, slices
 from tpu.compile_phase import MARK, Request, Result
 from tpu.phases import NAMES, PromptShape
@@ -70,7 +71,7 @@ def fit_config(cfg: Config, on: slices.Slice, settings: list[str]) -> tuple[Conf
 
 def model_of(cfg: Config, size: str) -> ModelConfig:
     """The released model of a size, or that of cfg.model.source, with the config's adapters."""
-    model = released(size.lower()) if size else hf.read_model_config(cfg.model.source)
+    model = released(size.lower()) if size else weights.read_model_config(cfg.model.source)
     return with_adapters(cfg, model)
 
 

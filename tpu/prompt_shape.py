@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from dig_jax import images
-from dig_jax import prompt as prompts
 from dig_jax.config import Config
-from dig_jax.model import hf
+from dig_jax.hf import weights
+from dig_jax.inputs import images
+from dig_jax.inputs import prompt as prompts
 from dig_jax.model.params import ModelConfig
 from dig_jax.model.sizes import released
-from dig_jax.session import image_size
+from dig_jax.run.session import image_size
 from tpu.phases import PromptShape
 
 # Qwen3-VL's preprocessor_config.json, for runs whose model folder is not here
@@ -28,7 +28,7 @@ def prompt_shape(cfg: Config, size: str) -> PromptShape:
     """
     folder = Path(cfg.model.source)
     if (folder / "tokenizer.json").is_file() and not size:
-        model = hf.read_model_config(folder)
+        model = weights.read_model_config(folder)
         pixels = image_size(cfg.data, str(folder), model)
         processor = prompts.load_processor(folder)
         prompt = prompts.make_prompt(cfg.prompt, processor, model, [[pixels, pixels]])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import jax
 
-from dig_jax import sharding
+from dig_jax.mesh import sharding
 from dig_jax.model.params import ModelConfig, model_specs
 
 

@@ -1,7 +1,7 @@
 """What a preflight prints: a line per phase, and what to change where one does not fit."""
 
 from dig_jax.config import Config
-from dig_jax.trainable import is_below
+from dig_jax.learner.trainable import is_below
 from tpu.compile_phase import Result
 from tpu.slices import Slice
 

@@ -18,18 +18,18 @@ import argparse
 import importlib
 import sys
 
-from dig_jax.data.supervise import RenderFailed
+from dig_jax.data.render.supervise import RenderFailed
 
 # verb -> the module with its add_arguments(parser, verb) and run(args, verb) -> exit status
 VERBS = {
     "make": "dig_jax.data.make",
     "plan": "dig_jax.data.make",
     "render": "dig_jax.data.make",
-    "verify": "dig_jax.data.verify",
-    "export": "dig_jax.data.export",
-    "import": "dig_jax.data.imports",
-    "stats": "dig_jax.data.stats",
-    "show": "dig_jax.data.show",
+    "verify": "dig_jax.data.corpus.verify",
+    "export": "dig_jax.data.exchange.export",
+    "import": "dig_jax.data.exchange.imports",
+    "stats": "dig_jax.data.inspect.stats",
+    "show": "dig_jax.data.inspect.show",
 }
 
 

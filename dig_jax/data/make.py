@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from dig_jax import typed
-from dig_jax.commandline import add_settings
-from dig_jax.data import cluster, stats, verify
-from dig_jax.data.draws import SPLIT_IDS, Draw, SplitSpec
-from dig_jax.data.feasible import check_feasible
-from dig_jax.data.plans import plan_split
-from dig_jax.data.presets import PRESETS, Corpus, preset
-from dig_jax.data.progress import progress
-from dig_jax.data.splits import default_workers, render_split
+from dig_jax.common import typed
+from dig_jax.common.commandline import add_settings
+from dig_jax.common.progress import progress
+from dig_jax.data.corpus import cluster, verify
+from dig_jax.data.corpus.feasible import check_feasible
+from dig_jax.data.corpus.plans import plan_split
+from dig_jax.data.corpus.splits import default_workers, render_split
+from dig_jax.data.inspect import stats
+from dig_jax.data.scene.draws import SPLIT_IDS, Draw, SplitSpec
+from dig_jax.data.scene.presets import PRESETS, Corpus, preset
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
 
-from dig_jax.data import machine
+from dig_jax.common import machine
 
 MANIFEST = "manifest.json"
 _TMP = ".tmp-"

@@ -12,12 +12,12 @@ from functools import partial
 
 import jax
 
-from dig_jax.commandline import parse_with_config
 from dig_jax.config import Config
-from dig_jax.data.pipeline import drawn_splits, scored_splits
-from dig_jax.distributed import joined
+from dig_jax.config.commandline import parse_with_config
+from dig_jax.data.feed.pipeline import drawn_splits, scored_splits
 from dig_jax.doctor import checks, folder, pairs
 from dig_jax.doctor.findings import Check, in_colour, run_checks, table
+from dig_jax.mesh.distributed import joined
 
 
 def checks_of(cfg: Config) -> list[Check]:

@@ -13,19 +13,22 @@ from dataclasses import replace
 import jax
 from jax.sharding import Mesh
 
-from dig_jax import checkpoint, distributed, memory, session, sharding
 from dig_jax.config import Config, config_hash
 from dig_jax.doctor.findings import Finding
-from dig_jax.images import Size
-from dig_jax.layout import Layout
-from dig_jax.memory import bytes_text
-from dig_jax.model import hf_files, params
-from dig_jax.model.hf_files import local_companions
+from dig_jax.hf import files
+from dig_jax.hf.files import local_companions
+from dig_jax.inputs.images import Size
+from dig_jax.inputs.prompt import Processor, opens_thought
+from dig_jax.learner.trainable import split, trained_names
+from dig_jax.mesh import distributed, sharding
+from dig_jax.mesh.layout import Layout
+from dig_jax.model import params
+from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.params import ModelConfig, model_specs
-from dig_jax.prompt import Processor, PromptInputs, opens_thought
-from dig_jax.runlog import manifest
-from dig_jax.trackers import check_trackers
-from dig_jax.trainable import split, trained_names
+from dig_jax.run import checkpoint, memory, session
+from dig_jax.run.memory import bytes_text
+from dig_jax.run.runlog import manifest
+from dig_jax.run.trackers import check_trackers
 
 Opened = tuple[Processor, PromptInputs]
 
@@ -62,9 +65,9 @@ def weights(cfg: Config, found: ModelConfig) -> Finding:
     """The headers of the weight files against config.json; tensors are not read."""
     if checkpoint.has_params(cfg.model.source):
         return Finding("an import by `convert import`; its arrays are checked when they are read")
-    folder = hf_files.open_folder(cfg.model.source)
-    stored, specs = hf_files.find_weights(folder), model_specs(replace(found, lora=None))
-    hf_files.check_weights(folder, stored, specs, tied=found.text.tied)
+    folder = files.open_folder(cfg.model.source)
+    stored, specs = files.find_weights(folder), model_specs(replace(found, lora=None))
+    files.check_weights(folder, stored, specs, tied=found.text.tied)
     size = sum(one.entry.stop - one.entry.start for one in stored.values())
     kinds = ", ".join(Counter(str(one.entry.dtype) for one in stored.values()))
     return Finding(f"{len(stored)} tensors, {bytes_text(size)} of {kinds}, as config.json asks")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TextIO
 
-from dig_jax.commandline import WIDTH
+from dig_jax.common.commandline import WIDTH
 
 State = Literal["ok", "red", "--"]
 _COLOURS = {"ok": "32", "red": "1;31", "--": "2"}  # green, bold red, faint

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import jax
 
-from dig_jax import checkpoint, memory
-from dig_jax.addresses import is_remote, try_out
-from dig_jax.best import FOLDER as BEST
+from dig_jax.common.addresses import is_remote, try_out
 from dig_jax.config import Config, best_score
 from dig_jax.doctor.findings import Finding
-from dig_jax.layout import Layout
-from dig_jax.memory import bytes_text
+from dig_jax.mesh.layout import Layout
 from dig_jax.model.params import ModelConfig
-from dig_jax.runlog import METRICS
+from dig_jax.run import checkpoint, memory
+from dig_jax.run.best import FOLDER as BEST
+from dig_jax.run.memory import bytes_text
+from dig_jax.run.runlog import METRICS
 
 _MESSAGE = b"dig_jax.doctor was here\n"
 _ELSEWHERE = "name another folder with --run-dir"

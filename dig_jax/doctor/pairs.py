@@ -6,13 +6,14 @@ Functions as in `checks`: the configuration and what other checks have found in,
 import numpy as np
 
 from dig_jax.config import Config
-from dig_jax.data.curriculum import index_table
-from dig_jax.data.fetch import render_root
-from dig_jax.data.pipeline import PairSource, check_scored, drawn_splits, scored_splits
+from dig_jax.data.feed.curriculum import index_table
+from dig_jax.data.feed.fetch import render_root
+from dig_jax.data.feed.pipeline import PairSource, check_scored, drawn_splits, scored_splits
 from dig_jax.doctor.findings import Finding
 from dig_jax.doctor.selftest import Probe, check_reward
-from dig_jax.prompt import Processor, PromptInputs, encode_answer
-from dig_jax.sft import answer_text, reading_order
+from dig_jax.inputs.prompt import Processor, encode_answer
+from dig_jax.learner.sft import answer_text, reading_order
+from dig_jax.model.inputs import PromptInputs
 
 PROBED = 64  # first pairs of a split whose true answers are read
 

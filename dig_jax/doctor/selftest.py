@@ -12,9 +12,9 @@ import numpy as np
 from dig_jax.boxes import QWEN_SIDE, pad_boxes
 from dig_jax.config import Config, RewardConfig
 from dig_jax.doctor.findings import Finding
+from dig_jax.learner.sft import answer_text, reading_order
 from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.custom import RewardError
-from dig_jax.sft import answer_text, reading_order
 
 THOUGHTS = {"none": "", "prefilled": "So.\n</think>\n\n", "full": "<think>\nSo.\n</think>\n\n"}
 PROSE = "The cube on the left has changed its colour."
@@ -106,7 +106,7 @@ def _dig_fault(cfg: RewardConfig, probe: Probe, values: Mapping) -> tuple[str, s
     true, shifted, empty, prose = range(len(NAMES))
     form, f1, iou = (values[part] for part in ("format", "f1", "iou"))
     least, some = least_iou(probe.truth), len(probe.truth) > 0
-    broken = "the reward itself is wrong: run tests/test_parse.py and tests/test_reward.py"
+    broken = "the reward itself is wrong: run the tests of tests/reward"
     rules = (
         (
             form[true] == 1,

@@ -1,0 +1,10 @@
+"""A Hugging Face folder goes in and out bit for bit, or is refused by name.
+
+weights      tensors in, in our layout, on any mesh
+settings     config.json and generation_config.json to sizes and special ids, and back
+files        which files a folder has, here or in a bucket
+export       tensors out, streamed, whole or absent
+safetensors_reader  one tensor at a time, from a disk or a bucket
+
+Imports: common, model.
+"""

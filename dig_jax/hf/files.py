@@ -1,0 +1,179 @@
+"""The files of a checkpoint folder, on a disk or in a bucket: tensors, settings, companions.
+
+Companions are whatever travels with the weights: tokenizer, chat template, processor settings.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+
+from dig_jax.common.addresses import is_remote
+from dig_jax.hf.safetensors_reader import CHUNK, Entry, read_header, read_tensor
+from dig_jax.model.params import named_specs
+
+SINGLE, INDEX, HEAD = "model.safetensors", "model.safetensors.index.json", "lm_head.weight"
+_WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a folder."""
+
+    file: epath.Path
+    entry: Entry
+
+
+Found = dict[str, Stored]  # HF key, with the leading `model.` -> where it is
+
+
+def open_folder(source: str | Path) -> epath.Path:
+    """The folder of a path or of a gs:// address; raises FileNotFoundError if there is none."""
+    folder = epath.Path(source)
+    try:
+        there = folder.is_dir()
+    except ImportError as error:
+        raise ValueError(f"{source} cannot be opened: {error}; install dig_jax[gcs]") from error
+    if not there:
+        raise FileNotFoundError(f"checkpoint folder {folder} does not exist; download or make it")
+    return folder
+
+
+def find_weights(folder: epath.Path) -> Found:
+    """Where every tensor is; reads the files' headers alone. Keys may lack the leading `model.`."""
+    files = [folder / SINGLE]
+    if (folder / INDEX).exists():
+        if files[0].exists():
+            raise ValueError(f"{folder} has both {SINGLE} and {INDEX}; remove the stale one")
+        names = read_json(folder / INDEX)["weight_map"].values()
+        files = [folder / name for name in sorted(set(names))]
+    found: Found = {}
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f"{folder} has no {file.name}; is the checkpoint complete?")
+        for spelled, entry in read_header(file).items():
+            bare = spelled.startswith(("visual.", "language_model."))
+            key = f"model.{spelled}" if bare else spelled
+            if key in found:
+                raise ValueError(
+                    f"duplicate key {key} in {folder}: in {found[key].file.name} and {file.name}"
+                )
+            found[key] = Stored(file, entry)
+    return found
+
+
+def check_weights(folder: epath.Path, found: Found, specs: dict, *, tied: bool) -> None:
+    """Raises ValueError naming the first missing, unknown or misshaped key, or an unequal head."""
+    wanted = {key: spec.hf_shape for _, spec in named_specs(specs) for key in spec.keys}
+    allowed = {**wanted, HEAD: specs["embed"].hf_shape}  # some writers store a tied head again
+    _refuse("missing", [key for key in wanted if key not in found], folder)
+    _refuse("unknown", [key for key in found if key not in allowed], folder)
+    for key, stored in found.items():
+        if stored.entry.shape != allowed[key]:
+            raise ValueError(
+                f"key {key} in {stored.file} has shape {list(stored.entry.shape)}; config.json "
+                f"wants {list(allowed[key])}"
+            )
+    embed = specs["embed"].hf
+    if tied and HEAD in found and not _equal(found[HEAD], found[embed]):
+        raise ValueError(
+            f"{folder} is tied, but its {HEAD} differs from {embed}; set tie_word_embeddings to "
+            f"false in config.json, or drop the head"
+        )
+
+
+@contextlib.contextmanager
+def open_weights(found: Found) -> Iterator[Callable[[str], np.ndarray]]:
+    """read(key) -> that tensor as its file holds it; each file is opened once."""
+    with contextlib.ExitStack() as stack:
+        files = {}
+
+        def read(key: str) -> np.ndarray:
+            file = found[key].file
+            if file not in files:
+                files[file] = stack.enter_context(file.open("rb"))
+            return read_tensor(files[file], found[key].entry)
+
+        yield read
+
+
+def companions(folder: epath.Path) -> list[epath.Path]:
+    """The files of a folder that travel with its weights, config.json among them."""
+    files = (file for file in folder.iterdir() if file.is_file())
+    names = {file.name: file for file in files if not file.name.endswith(_WEIGHTS)}
+    return [names[name] for name in sorted(names) if name[0] != "."]
+
+
+def local_companions(source: str | Path) -> Path:
+    """A local folder with the companions of `source`: itself, or a cached copy of a bucket's.
+
+    The copy is made once (in $XDG_CACHE_HOME or ~/.cache) and again when the listing changes.
+    """
+    if not is_remote(source):
+        return Path(source)
+    files = companions(open_folder(source))
+    listing = [str(source), *(f"{f.name} {f.stat().length} {f.stat().mtime}" for f in files)]
+    name = hashlib.sha256("\n".join(listing).encode()).hexdigest()[:16]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dig_jax"
+    if not (root / name).is_dir():
+        partial = root / f".{name}.{os.getpid()}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            (partial / file.name).write_bytes(file.read_bytes())
+        with contextlib.suppress(OSError):  # another process of this machine was first
+            partial.rename(root / name)
+        shutil.rmtree(partial, ignore_errors=True)
+    return root / name
+
+
+def read_json(path: epath.Path | Path, *, missing: dict | None = None) -> dict:
+    """The object of a JSON file; `missing`, if given, where there is no such file."""
+    if missing is not None and not path.is_file():
+        return missing
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse(what: str, keys: list[str], folder: epath.Path) -> None:
+    if keys:
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        raise ValueError(f"{what} key {keys[0]}{more} in {folder}; config.json asks for others")
+
+
+def _equal(one: Stored, other: Stored) -> bool:
+    """Whether two tensors of one shape hold the same numbers; reads CHUNK bytes at a time."""
+    rows = one.entry.shape[0]
+    step = max(1, CHUNK * rows // max(1, one.entry.stop - one.entry.start))
+    with one.file.open("rb") as a, other.file.open("rb") as b:
+        return all(
+            np.array_equal(
+                read_tensor(a, _rows(one.entry, first, first + step)),
+                read_tensor(b, _rows(other.entry, first, first + step)),
+            )
+            for first in range(0, rows, step)
+        )
+
+
+def _rows(entry: Entry, first: int, stop: int) -> Entry:
+    stop = min(stop, entry.shape[0])
+    size = (entry.stop - entry.start) // entry.shape[0]
+    return dataclasses.replace(
+        entry,
+        shape=(stop - first, *entry.shape[1:]),
+        start=entry.start + first * size,
+        stop=entry.start + stop * size,
+    )

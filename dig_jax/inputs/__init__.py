@@ -1,0 +1,9 @@
+"""Pictures and questions become the tokens that Hugging Face's processor makes, and tokens texts.
+
+prompt       chat template, tokens, M-RoPE positions, image slots; answers back to text
+images       pictures as the checkpoint's processor would resize them
+buckets      batches of any sizes on a few static shapes
+decoding     how generation_config.json wants tokens chosen
+
+Imports: config, model.
+"""

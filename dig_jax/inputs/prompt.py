@@ -1,0 +1,307 @@
+"""From images and a question to token ids, M-RoPE positions and image-token slots, and back.
+
+The only place that knows a tokenizer or the chat template. Everything here is numpy on the
+host; what the model reads is `PromptInputs`, whose image shapes are static and grids data.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dig_jax.config import PromptConfig
+from dig_jax.model.inputs import PromptInputs
+from dig_jax.model.params import ModelConfig
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The text side of one checkpoint folder.
+
+    tokenizer  Hugging Face's; its chat template comes from the folder
+    eos_token  ends an answer in training data; the tokenizer's `eos_token`
+
+    What stops an answer is the model's: `ModelConfig.eos_tokens`.
+    """
+
+    tokenizer: Any
+    eos_token: int
+
+
+def load_processor(folder: str | Path) -> Processor:
+    """Tokenizer and chat template of a Hugging Face checkpoint folder; never asks the network."""
+    from transformers import AutoTokenizer  # seconds to import
+
+    folder = Path(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}; a checkpoint folder needs it beside config.json "
+                f"(scripts/make/tiny_tokenizer.py writes one)"
+            )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    _load_older_template(tokenizer, folder)
+    if tokenizer.chat_template is None:
+        raise ValueError(f"{folder} has no chat template; add chat_template.jinja")
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"tokenizer_config.json in {folder} names no eos_token; Qwen's is <|im_end|>"
+        )
+    return Processor(tokenizer, tokenizer.eos_token_id)
+
+
+def _load_older_template(tokenizer, folder: Path) -> None:
+    """Takes the template of a chat_template.json, which HF's processor reads and its tokenizer not.
+
+    Transformers 4.57 wrote that file; as there, it goes before one in tokenizer_config.json.
+    """
+    older = folder / "chat_template.json"
+    if older.is_file() and not (folder / "chat_template.jinja").is_file():
+        tokenizer.chat_template = json.loads(older.read_text())["chat_template"]
+
+
+def make_prompt(
+    cfg: PromptConfig,
+    processor: Processor,
+    config: ModelConfig,
+    sizes: Sequence[Sequence[tuple[int, int]]],
+    *,
+    questions: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    answer: int = 0,
+    canvas: tuple[int, int] | None = None,
+    tokens: int | None = None,
+    images: int | None = None,
+) -> PromptInputs:
+    """One user turn per row: its images, then the question, then the opened assistant turn.
+
+    sizes      (height, width) in pixels of each image of each row; a row may have none
+    questions  one per row; cfg.question if absent
+    names      of the rows, such as pair ids, for messages; "row n" if absent
+    answer     tokens that the model's context must still hold after the prompt
+    canvas     (Y, X) of the zero-padded image batch; the largest height and width if absent
+    tokens     P; the longest row if absent
+    images     I; the most images of a row if absent
+
+    Raises if an image is not cut into whole merged cells or exceeds the canvas, if a question
+    holds an image placeholder of its own, and if a row is longer than `tokens`,
+    cfg.max_tokens or the model's context: a prompt is never cut.
+    """
+    questions = [cfg.question] * len(sizes) if questions is None else questions
+    if len(questions) != len(sizes):
+        raise ValueError(f"{len(questions)} questions for {len(sizes)} rows of images; one each")
+    ids = [
+        _render(cfg, processor, question, len(row))
+        for question, row in zip(questions, sizes, strict=True)
+    ]
+    shape = {"canvas": canvas, "tokens": tokens, "images": images}
+    prompt = prompt_of_ids(config, ids, sizes, names=names, **shape)
+    for n, length in enumerate(prompt.length):
+        _check_length(cfg, config, int(length), answer, sizes[n], _name(names, n))
+    return prompt
+
+
+def prompt_of_ids(
+    config: ModelConfig,
+    ids: Sequence[Sequence[int]],
+    sizes: Sequence[Sequence[tuple[int, int]]],
+    *,
+    names: Sequence[str] | None = None,
+    canvas: tuple[int, int] | None = None,
+    tokens: int | None = None,
+    images: int | None = None,
+) -> PromptInputs:
+    """`make_prompt` from token ids that hold one image token per image, not yet expanded."""
+    for height, width in (size for row in sizes for size in row):
+        config.check_image(height, width)
+    canvas = _check_canvas(canvas, sizes, config)
+    rows = [_expand(config, _name(names, n), ids[n], sizes[n], canvas) for n in range(len(sizes))]
+    longest = max(len(ids) for ids, _, _ in rows)
+    tokens = longest if tokens is None else tokens
+    most = max(map(len, sizes))
+    images = most if images is None else images
+    for n, (row, _, _) in enumerate(rows):
+        if len(row) > tokens:
+            raise ValueError(
+                f"prompt of {_name(names, n)} has {len(row)} tokens, more than {tokens}; shorten "
+                f"the question, shrink the images{_listed(sizes[n])} or allow more tokens"
+            )
+        if len(sizes[n]) > images:
+            raise ValueError(
+                f"prompt of {_name(names, n)} has {len(sizes[n])} images, more than {images}; "
+                f"allow more images per row"
+            )
+    return _stack(rows, sizes, (tokens, images), config)
+
+
+def repeat_prompt(prompt: PromptInputs, rows: int) -> PromptInputs:
+    """The same single prompt for `rows` pairs: all pairs of one size share one prompt."""
+    if len(prompt.tokens) != 1:
+        raise ValueError(
+            f"repeat_prompt repeats one row, got {len(prompt.tokens)}; slice one first"
+        )
+    return jax.tree.map(lambda a: np.repeat(a, rows, axis=0), prompt)
+
+
+def opens_thought(processor: Processor, prompt: PromptInputs) -> bool:
+    """Whether prompts end inside a thought, by their template: answers hold only `</think>`."""
+    text = processor.tokenizer.decode(prompt.tokens[0, : prompt.length[0]])
+    return text.rstrip().endswith("<think>")
+
+
+def decode_answers(
+    processor: Processor, tokens: np.ndarray, lengths: np.ndarray, *, stops: Sequence[int]
+) -> list:
+    """Texts of answers, up to the first stop token and without special tokens.
+
+    tokens   i32[..., T]
+    lengths  i32[...]      answer tokens, a final stop token included
+    stops    ids that end an answer: the model's eos_tokens, as in the sampler
+    ->       nested lists of str, one per answer; `</think>` is kept: Qwen does not call it special
+    """
+    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+    assert tokens.shape[:-1] == lengths.shape, (tokens.shape, lengths.shape)
+    if lengths.ndim:
+        rows = zip(tokens, lengths, strict=True)
+        return [decode_answers(processor, t, n, stops=stops) for t, n in rows]
+    ids = tokens[: int(lengths)].tolist()
+    over = next((i for i, token in enumerate(ids) if token in stops), len(ids))
+    return processor.tokenizer.decode(
+        ids[:over], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+def encode_answer(processor: Processor, text: str) -> list[int]:
+    """Token ids of an answer as the model should write it, the end token included."""
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, processor.eos_token]
+
+
+def mrope_positions(is_image: np.ndarray, cells: Sequence[tuple[int, int]]) -> np.ndarray:
+    """M-RoPE positions of one unpadded row (HF `get_rope_index`, images only).
+
+    is_image  bool[P]    true at image tokens
+    cells     merged rows and columns of each image, in order
+    ->        i32[3, P]  (T, H, W)
+
+    Text advances all axes by one per token; an image stands still in time and advances what
+    follows by the longer of its sides.
+    """
+    positions = np.zeros((3, len(is_image)), np.int32)
+    at = start = 0  # next token, its position
+    for rows, cols in cells:
+        first = at + int(np.argmax(is_image[at:]))
+        positions[:, at:first] = start + np.arange(first - at)
+        start += first - at
+        at = first + rows * cols
+        i, j = np.divmod(np.arange(rows * cols), cols)
+        positions[:, first:at] = start + np.stack([np.zeros_like(i), i, j])
+        start += max(rows, cols)
+    positions[:, at:] = start + np.arange(len(is_image) - at)
+    return positions
+
+
+def _check_canvas(canvas, sizes, config: ModelConfig) -> tuple[int, int]:
+    flat = [size for row in sizes for size in row]
+    need = tuple(max((size[axis] for size in flat), default=config.vision.cell) for axis in (0, 1))
+    canvas = need if canvas is None else canvas
+    config.check_image(*canvas)
+    if need[0] > canvas[0] or need[1] > canvas[1]:
+        raise ValueError(
+            f"an image of height {need[0]} or width {need[1]} exceeds the canvas "
+            f"{canvas[1]}x{canvas[0]}; enlarge the canvas"
+        )
+    return canvas
+
+
+def _name(names: Sequence[str] | None, n: int) -> str:
+    return f"row {n}" if names is None else names[n]
+
+
+def _listed(sizes: Sequence[tuple[int, int]]) -> str:
+    """ " of 96x64, 32x32 px", or nothing."""
+    return f" of {', '.join(f'{x}x{y}' for y, x in sizes)} px" if sizes else ""
+
+
+def _check_length(cfg: PromptConfig, config: ModelConfig, length, answer, sizes, name) -> None:
+    """A prompt that is too long is an error: a cut one would ask something else."""
+    told = f"prompt of {name} has {length} tokens, {len(sizes)} images{_listed(sizes)} included"
+    remedy = "shorten prompt.question, lower data.max_pixels"
+    if cfg.max_tokens and length > cfg.max_tokens:
+        raise ValueError(
+            f"{told}, more than prompt.max_tokens={cfg.max_tokens}; {remedy} or raise "
+            f"prompt.max_tokens"
+        )
+    context = config.text.context
+    if length + answer > context:
+        raise ValueError(
+            f"{told}; with {answer} answer tokens (rollout.max_tokens) that is {length + answer}, "
+            f"more than the model's context of {context} (max_position_embeddings); {remedy} or "
+            f"lower rollout.max_tokens"
+        )
+
+
+def _render(cfg: PromptConfig, processor: Processor, question: str, images: int) -> list[int]:
+    """The chat template's text of one row as ids, one image token per image."""
+    content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+    text = processor.tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=False,
+        add_generation_prompt=True,
+        add_vision_id=cfg.add_vision_id,
+    )
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _expand(config: ModelConfig, name: str, ids, sizes, canvas):
+    """Ids, slots and positions of one row, unpadded, each image token repeated for its cells."""
+    ids = np.asarray(ids, np.int32)
+    places = np.flatnonzero(ids == config.image_token)
+    if len(places) != len(sizes):
+        raise ValueError(
+            f"prompt of {name} has {len(places)} image placeholders (id {config.image_token}) for "
+            f"{len(sizes)} images; does the question hold one, or are tokenizer and config.json "
+            f"from different checkpoints?"
+        )
+    cell = config.vision.cell
+    cells = [(height // cell, width // cell) for height, width in sizes]
+    counts = np.ones(len(ids), np.int64)
+    counts[places] = [rows * cols for rows, cols in cells]
+    ids = np.repeat(ids, counts)
+    is_image = ids == config.image_token
+    slot = np.full(len(ids), -1, np.int32)
+    slot[is_image] = _slots(cells, (canvas[0] // cell, canvas[1] // cell))
+    return ids, slot, mrope_positions(is_image, cells)
+
+
+def _slots(cells, canvas_cells) -> np.ndarray:
+    """Canvas numbers of the image tokens: cell (i, j) of image n is n*S + i*canvas columns + j."""
+    total, columns = canvas_cells[0] * canvas_cells[1], canvas_cells[1]
+    slots = [
+        n * total + np.add.outer(np.arange(rows) * columns, np.arange(cols)).ravel()
+        for n, (rows, cols) in enumerate(cells)
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *slots])
+
+
+def _stack(rows, sizes, shape: tuple[int, int], config: ModelConfig) -> PromptInputs:
+    (tokens, images), patch = shape, config.vision.patch
+    out = PromptInputs(
+        tokens=np.full((len(rows), tokens), config.pad_token, np.int32),
+        slot=np.full((len(rows), tokens), -1, np.int32),
+        positions=np.zeros((len(rows), 3, tokens), np.int32),
+        length=np.array([len(ids) for ids, _, _ in rows], np.int32),
+        next_position=np.array([p.max() + 1 for _, _, p in rows], np.int32),
+        grids=np.zeros((len(rows), images, 2), np.int32),
+    )
+    for n, (ids, slot, positions) in enumerate(rows):
+        out.tokens[n, : len(ids)] = ids
+        out.slot[n, : len(ids)] = slot
+        out.positions[n, :, : len(ids)] = positions
+        for k, (height, width) in enumerate(sizes[n]):
+            out.grids[n, k] = height // patch, width // patch
+    return out

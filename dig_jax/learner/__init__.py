@@ -1,0 +1,12 @@
+"""The loop is GRPO: advantages in a group, a clipped surrogate, a KL to the reference.
+
+grpo         the update of a step
+state        what a checkpoint holds, and what a stage changes
+gradient     loss and gradient of a minibatch, in slices
+advantage, objective, loss   the pieces and their published variants
+optim        AdamW whose rate is a function of the step
+trainable    which parameters move
+sft          the cold start: cross-entropy on true answers
+
+Imports: boxes, config, inputs, model, sampler.
+"""

@@ -1,0 +1,12 @@
+"""What a run is and remembers: it stops, goes on and repeats itself bit for bit.
+
+session      model, prompt and weights on a mesh, checked before anything is compiled
+checkpoint   whole or absent, restorable onto any mesh; best: the weights that validated best
+experience   one draw of answers with their rewards; guard: a step that is not finite
+scorer       answers to held-out pairs, scored; validation: while it trains; samples: drawn
+runlog       metrics.jsonl, manifest.json, the console line; trackers: TensorBoard and others
+dryrun       a few real steps of a cut model; memory: bytes that a step holds at least
+
+Imports: common, config, data.feed, hf, inputs, learner, mesh, model, pictures, reward, sampler,
+scoring.
+"""

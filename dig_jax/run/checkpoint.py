@@ -1,0 +1,336 @@
+"""Checkpoints: a state's arrays, the step, and the configuration that made them.
+
+    <root>/checkpoints/<step>/state     arrays, by Orbax
+    <root>/checkpoints/<step>/config    the resolved configuration, JSON
+
+The root is checkpoint.root, a folder or gs://BUCKET/FOLDER, or else the run folder. A checkpoint
+is there only when it is whole (Orbax renames a temporary folder; in a bucket, where that would be
+a copy, it writes commit_success.txt last), and `save` returns only then. `restore` places arrays
+as the target says, so the mesh may change.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from dig_jax.common import typed
+from dig_jax.common.addresses import folder_at, is_remote, reaching, try_out
+from dig_jax.config import Config, Stage, config_hash, from_json
+from dig_jax.mesh import distributed
+
+CHECKPOINTS = "checkpoints"  # below the root
+PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
+
+# Fields a resumed run may change: none of them bears on the numbers of a step, except that a
+# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh and by
+# how the model is computed.
+MAY_CHANGE = (
+    "name",
+    "run_dir",
+    "steps",
+    "curriculum.stages",  # its past may not: see _same_history
+    "data.root",
+    "data.eval_split",
+    "data.prefetch",
+    "data.workers",
+    "data.cache",
+    "eval",
+    "checkpoint",
+    "log",
+    "mesh",
+    "model.attention",
+    "model.remat",
+    "model.layers",
+)
+
+
+def root_of(cfg: Config) -> str:
+    """Where a run keeps its checkpoints and best weights: checkpoint.root, or its folder."""
+    return cfg.checkpoint.root or cfg.run_dir
+
+
+def find_root(run: str | Path) -> str:
+    """The root of a run that is named by its folder, or by the root itself.
+
+    A run folder without checkpoints tells in its config.json where they are.
+    """
+    told = None if is_remote(run) else _told_root(run)
+    return told if told and not saved_steps(run) else str(run)
+
+
+def save(cfg: Config, step: int, state: Any) -> None:
+    """Writes <root>/checkpoints/<step>, then deletes all but the checkpoint.keep newest.
+
+    step    steps done, so that a resumed run begins with it
+    state   pytree of arrays, sharded or not
+
+    Every process calls it. On return the checkpoint is written. A step already saved is kept
+    as it is.
+    """
+    with jax.transfer_guard("allow"), _open(root_of(cfg), keep=cfg.checkpoint.keep) as manager:
+        if distributed.first_says(step in manager.all_steps()):
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(typed.to_plain(cfg))
+        )
+        manager.save(step, args=items)
+        manager.wait_until_finished()
+
+
+def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
+    """(state, step) of a checkpoint, the newest unless `step` is given.
+
+    like   pytree of `jax.ShapeDtypeStruct` or arrays with the wanted shapes and shardings
+
+    Raises FileNotFoundError when there is none, and ValueError naming every field of `cfg` that
+    differs and may not, the arrays that do not fit `like`, or the checkpoint that is damaged.
+    """
+    root = root_of(cfg)
+    step = _existing(root, step)
+    check_config(cfg, step)
+    target = jax.tree.map(_abstract, like)
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    with jax.transfer_guard("allow"), _open(root) as manager:
+        try:
+            saved = _arrays(manager.item_metadata(step).state)
+            misfits = _misfits(saved, _arrays(target)) if saved else ""
+            state = None if misfits else manager.restore(step, args=items).state
+        except Exception as error:  # Orbax and TensorStore raise whatever they met
+            raise ValueError(_damaged(root, step, error)) from error
+    if misfits:
+        folder = _folder(root) / str(step)
+        raise ValueError(f"{folder} holds another kind of state:\n{misfits}")
+    return state, step
+
+
+def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
+    """The `params` of a checkpoint alone: moments and reference are not read.
+
+    like   the tree of parameters as `jax.ShapeDtypeStruct`, with the wanted shardings; a part of
+           the tree reads that part
+    """
+    root = root_of(cfg)
+    step = _existing(root, step)
+    try:
+        return _read_params(_folder(root) / str(step) / "state", like)
+    except Exception as error:  # Orbax and TensorStore raise whatever they met
+        raise ValueError(_damaged(root, step, error)) from error
+
+
+def save_params(folder: str | Path, params: Any) -> None:
+    """Writes parameters alone, without a run: <folder>/params, which must not be there."""
+    with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
+        writer.save(folder_at(folder) / PARAMS, {"params": params})
+
+
+def has_params(folder: str | Path) -> bool:
+    """Whether `save_params` wrote to this folder, local or gs://."""
+    return (epath.Path(folder) / PARAMS).is_dir()
+
+
+def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
+    """What `save_params` wrote, placed and cast as `like` says; all of it or part of the tree.
+
+    cut  read the first entries of arrays that are larger than `like` says
+
+    Raises ValueError naming the folder when it is damaged or is another model's.
+    """
+    where = folder_at(folder) / PARAMS
+    try:
+        return _read_params(where, like, cut=cut)
+    except Exception as error:  # Orbax and TensorStore raise whatever they met
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise ValueError(f"{where} cannot be restored; import it again. {reason}") from error
+
+
+def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
+    """The part of a saved {"params": tree} that `like` names, from disk straight to its places."""
+    target = {"params": jax.tree.map(_abstract, like)}
+    places = jax.tree.map(
+        lambda leaf: ocp.ArrayRestoreArgs(
+            sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=not cut
+        ),
+        target,
+    )
+    args = ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
+    with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as reader:
+        return reader.restore(folder, args=args)["params"]
+
+
+def latest_step(root: str | Path) -> int | None:
+    """The newest whole checkpoint's step, or None."""
+    return max(saved_steps(root), default=None)
+
+
+def saved_steps(root: str | Path) -> list[int]:
+    """Steps of the whole checkpoints below a root, ascending; `root_of` and `find_root` name it.
+
+    Raises ValueError where an address cannot be reached.
+    """
+    folder = _folder(root)
+    with reaching("checkpoint.root", root):
+        paths = list(folder.iterdir()) if folder.is_dir() else []
+        numbered = [path for path in paths if path.name.isdigit()]
+        return sorted(int(p.name) for p in numbered if ocp.utils.is_checkpoint_finalized(p))
+
+
+def saved_config(root: str | Path, step: int | None = None) -> Config:
+    """The configuration stored with a checkpoint, the newest unless `step` is given."""
+    return from_json(_config_text(root, _existing(root, step)))
+
+
+def check_start(cfg: Config) -> None:
+    """Raises ValueError where a run cannot start or go on in its folder as `cfg` says.
+
+    Every process calls it: all must have one configuration, see one folder, be able to write
+    there, and find there one newest checkpoint, from which `cfg` differs in nothing that matters
+    (`check_config`).
+    """
+    distributed.check_same("configuration", config_hash(cfg))
+    root = root_of(cfg)
+    if is_remote(root):
+        try_out("checkpoint.root", root)
+    distributed.check_shared("checkpoint.root" if cfg.checkpoint.root else "run_dir", root)
+    done = latest_step(root)
+    distributed.check_same(f"newest checkpoint in {root}", done)
+    if done is not None:
+        check_config(cfg, done)
+    else:
+        check_root(cfg)
+
+
+def check_root(cfg: Config) -> None:
+    """Raises ValueError where a run would begin anew for want of the checkpoints it has elsewhere.
+
+    Every process calls it; the run folder that counts is that of process 0.
+    """
+    left = "" if jax.process_index() else _left_behind(cfg)
+    if distributed.any_process(bool(left)):
+        raise ValueError(left or "process 0 says what is wrong with checkpoint.root")
+
+
+def _left_behind(cfg: Config) -> str:
+    """What to say where an earlier start of this run folder saved under another root; or ""."""
+    old = _told_root(cfg.run_dir) or cfg.run_dir
+    steps = saved_steps(old) if old != root_of(cfg) else []
+    if not steps:
+        return ""
+    copy = "gcloud storage rsync --recursive" if "://" in f"{old}{root_of(cfg)}" else "cp -r"
+    return (
+        f"checkpoint.root={cfg.checkpoint.root!r} holds no checkpoint, but the run of "
+        f"{cfg.run_dir} has saved steps {steps} in {old}; set it back to go on there, copy them by "
+        f"`{copy} {old}/{CHECKPOINTS} {root_of(cfg)}/{CHECKPOINTS}`, or start a new run with "
+        f"another --run-dir"
+    )
+
+
+def _told_root(run_dir: str | Path) -> str:
+    """checkpoint.root in the configuration that a run folder holds; "" where it tells none."""
+    path = Path(run_dir) / "config.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    return known.get("checkpoint", {}).get("root", "")
+
+
+def check_config(cfg: Config, step: int) -> None:
+    """Raises ValueError naming the fields in which `cfg` may not differ from a checkpoint."""
+    saved = json.loads(_config_text(root_of(cfg), step))
+    wrong = {
+        path: pair
+        for path, pair in typed.differences(saved, cfg).items()
+        if not any(path == name or path.startswith(name + ".") for name in MAY_CHANGE)
+    }
+    old_stages = [Stage(**stage) for stage in saved["curriculum"]["stages"]]
+    if not _same_history(old_stages, cfg.curriculum.stages, step):
+        wrong["curriculum.stages"] = (f"another mixture before step {step}", "this one")
+    if wrong:
+        lines = "\n".join(
+            f"  {path}: saved {old!r}, now {new!r}" for path, (old, new) in wrong.items()
+        )
+        raise ValueError(
+            f"the configuration differs from {_folder(root_of(cfg)) / str(step)}:\n{lines}\n"
+            f"set them back to continue that run, or start a new one with another --run-dir"
+        )
+
+
+def _open(root: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(_folder(root), options=options, item_handlers=handlers)
+
+
+def _folder(root: str | Path) -> epath.Path:
+    return folder_at(root) / CHECKPOINTS
+
+
+def _existing(root: str | Path, step: int | None) -> int:
+    found = saved_steps(root)
+    if not found or (step is not None and step not in found):
+        wanted = "checkpoint" if step is None else f"checkpoint {step}"
+        raise FileNotFoundError(f"{_folder(root)} has no {wanted}; it holds {found or 'none'}")
+    return max(found) if step is None else step
+
+
+def _config_text(root: str | Path, step: int) -> str:
+    path = _folder(root) / str(step) / "config" / "metadata"
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
+        )
+    return path.read_text()
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _damaged(root: str | Path, step: int, error: Exception) -> str:
+    others = [other for other in saved_steps(root) if other != step]
+    reason = f"{type(error).__name__}: {error}"[:300]
+    return (
+        f"{_folder(root) / str(step)} cannot be restored; move that folder away to go back to "
+        f"an earlier checkpoint ({others or 'none is left'}). {reason}"
+    )
+
+
+def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Dotted path -> (shape, dtype) of every array; optimiser placeholders are skipped."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    found = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return {name: (tuple(a.shape), str(a.dtype)) for name, a in found.items() if _has_shape(a)}
+
+
+def _has_shape(leaf: Any) -> bool:
+    return getattr(leaf, "shape", None) is not None
+
+
+def _misfits(saved: dict, wanted: dict) -> str:
+    """One line per array that differs, at most ten."""
+    differ = typed.differences(
+        {name: str(kind) for name, kind in saved.items()},
+        {name: str(kind) for name, kind in wanted.items()},
+    )
+    lines = [f"  {name}: saved {old}, wanted {new}" for name, (old, new) in differ.items()]
+    return "\n".join(lines[:10])
+
+
+def _same_history(old: Sequence[Stage], new: Sequence[Stage], step: int) -> bool:
+    """Whether two curricula drew the same mixture in every step before `step`."""
+
+    def past(stages):
+        begun, first = [], 0
+        for stage in stages:
+            if first < step:
+                begun.append((first, min(stage.until, step), _shares(stage)))
+            first = stage.until
+        return begun
+
+    return past(old) == past(new)
+
+
+def _shares(stage: Stage) -> dict[str, float]:
+    return {name: weight for name, weight in stage.weights.items() if weight > 0}

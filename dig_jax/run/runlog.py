@@ -1,0 +1,298 @@
+"""The run folder's paper trail: metrics.jsonl, config.json, manifest.json, one line per step.
+
+Trackers such as TensorBoard are told every row that metrics.jsonl has got.
+
+A metrics row holds quantities that a rerun repeats bit for bit; wall-clock quantities carry the
+prefix `time/`, so that two runs can be compared (`comparable`). Process 0 alone writes.
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dig_jax.config import Config, config_hash, to_json
+from dig_jax.run.trackers import Trackers, open_trackers
+
+METRICS = "metrics.jsonl"
+_PACKAGES = (
+    "dig_jax jax jaxlib flax optax orbax-checkpoint grain array-record numpy scipy transformers bpy"
+)
+
+
+class RunLog:
+    """Writes one run's rows and lines; a context manager, so that the file is closed.
+
+    Opening it at `first_step` moves the rows of that step and later ones, which will be computed
+    again, to metrics.replaced.jsonl; earlier rows stay as they are. Rows of a validation before
+    step 0 bear the step -1.
+    """
+
+    def __init__(self, cfg: Config, first_step: int = 0, *, shown: Iterable[str] = ()):
+        self._steps = cfg.steps
+        self._shown = tuple(shown)
+        self._times: dict[str, float] = {}
+        self._step_s: list[float] = []
+        self._mark = time.perf_counter()
+        self._compiled = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+        self._file, self._trackers = None, Trackers()
+        if jax.process_index() == 0:
+            folder = Path(cfg.run_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            kept, replaced = drop_rows(folder / METRICS, first_step)
+            write_whole(folder / "config.json", to_json(cfg))
+            _add_start(folder / "manifest.json", cfg, first_step)
+            self._file = (folder / METRICS).open("a")
+            self._trackers = open_trackers(cfg, first_step, kept, replaced)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._trackers.close()
+        if self._file:
+            self._file.close()
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds the block's seconds to `time/<name>` of the next row.
+
+        JAX returns before it has computed: end the block with a value on the host.
+        """
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self._times[name] = self._times.get(name, 0.0) + spent
+
+    def write(
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        *,
+        stage: int | None = None,
+        kind: str = "train",
+    ) -> None:
+        """Appends a row {kind, step, stage, metrics, time/*} and prints its line.
+
+        metrics   name -> scalar, on device or host; names with `time/` are wall-clock
+
+        A metric that is not finite is written as text, then raises FloatingPointError naming
+        it: training on would only hide where it came from.
+        """
+        values = {
+            name: _scalar(name, value) for name, value in jax.device_get(dict(metrics)).items()
+        }
+        now = time.perf_counter()
+        times = {"step": now - self._mark, **self._times, "compile": self._compiled}
+        self._mark, self._times, self._compiled = now, {}, 0.0
+        row = {"kind": kind, "step": int(step), **({} if stage is None else {"stage": int(stage)})}
+        row |= {**values, **{f"time/{name}": round(spent, 4) for name, spent in times.items()}}
+        if kind == "train":
+            self._step_s = [*self._step_s[-8:], times["step"]]
+        if self._file:
+            finite = {k: v if _is_finite(v) else str(v) for k, v in row.items()}
+            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
+            self._file.flush()
+            self._trackers.row(finite)
+            print(self._line(row), flush=True)
+        wrong = {name: value for name, value in values.items() if not _is_finite(value)}
+        if wrong:
+            name, value = next(iter(wrong.items()))
+            raise FloatingPointError(
+                f"step {step}: {name}={value} is not finite ({len(wrong)} such metrics); the row "
+                f"is in {METRICS}; lower optim.rate or look at the batch of this step"
+            )
+
+    def show(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Gives the trackers a picture u8[Y,X,3] made after the row of `step`."""
+        self._trackers.image(step + 1, name, picture)
+
+    def _hear(self, event: str, seconds: float, **_) -> None:
+        """Adds XLA's compilations to `time/compile` of the next row (they lie in other phases)."""
+        if event.endswith("backend_compile_duration"):
+            self._compiled += seconds
+
+    def _line(self, row: dict[str, Any]) -> str:
+        stage = f" stage {row['stage']}" if "stage" in row else ""
+        done = row["step"] + 1
+        if row["kind"] != "train":
+            numbers = _by_group(row, (*self._shown, "empty"))
+            return f"{row['kind']} after {done}/{self._steps} steps{stage}  {numbers}"
+        shown = [name for name in self._shown if name in row] or [
+            name for name in row if name not in ("kind", "step", "stage") and "/" not in name
+        ]
+        numbers = "  ".join(f"{name} {_short(row[name])}" for name in shown)
+        filled = 10 * done // max(self._steps, done)
+        left = (self._steps - done) * statistics.median(self._step_s)
+        bar = "#" * filled + "-" * (10 - filled)
+        pace = f"{row['time/step']:.1f} s, {_duration(left)} left"
+        return f"[{bar}] step {done}/{self._steps}{stage}  {numbers}  ({pace})"
+
+
+def _by_group(row: Mapping[str, Any], shown: Iterable[str]) -> str:
+    """ "reward 2.1  f1 0.5", or "greedy: reward 2.1  f1 0.5   sampled: ..." for grouped names."""
+    groups: dict[str, list[str]] = {}
+    for path in row:
+        group, _, name = path.rpartition("/")
+        if name in shown and group != "time":
+            groups.setdefault(group, []).append(f"{name} {_short(row[path])}")
+    lines = [("", "  ".join(numbers)) for group, numbers in groups.items() if not group]
+    lines += [(f"{group}: ", "  ".join(numbers)) for group, numbers in groups.items() if group]
+    return "   ".join(head + numbers for head, numbers in lines)
+
+
+def read_rows(
+    run_dir: str | Path, *, kind: str | None = None, name: str = METRICS
+) -> list[dict[str, Any]]:
+    """The rows of a run, in order; a last line cut off by a kill is left out.
+
+    name   the file of rows in the run folder
+
+    Raises ValueError naming file and line for any other line that is not JSON.
+    """
+    path = Path(run_dir) / name
+    lines = path.read_text().split("\n") if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} line {number} is not a JSON row ({error})") from error
+    return [row for row in rows if kind in (None, row.get("kind"))]
+
+
+def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a row that a rerun must repeat exactly: everything but `time/`."""
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
+
+
+def drop_rows(path: Path, first_step: int) -> tuple[list[dict], list[dict]]:
+    """Moves the rows of step >= first_step from X.jsonl to X.replaced.jsonl.
+
+    Nothing precedes step 0: with first_step 0 every row moves. Returns the rows that stay and
+    those that moved.
+    """
+    if not path.is_file():
+        return [], []
+    rows = read_rows(path.parent, name=path.name)
+    later = [row for row in rows if row["step"] >= first_step or not first_step]
+    kept = [row for row in rows if row["step"] < first_step and first_step]
+    replaced = path.with_suffix(".replaced.jsonl")
+    with replaced.open("a") if later else contextlib.nullcontext() as file:
+        for row in later:
+            file.write(json.dumps(row) + "\n")
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return kept, later
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file completely or not at all."""
+    part = path.with_name(path.name + ".tmp")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def manifest(cfg: Config) -> dict[str, Any]:
+    """Where and with what a run started: versions, commit, devices, config hash, UTC time."""
+    device = jax.devices()[0]
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config_hash": config_hash(cfg),
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(terse=True),
+        "cores": os.cpu_count(),
+        "device": f"{device.platform} {device.device_kind}",
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+    }
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with "+changes" when files differ from it; None outside git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
+    """Yields the items under a bar: live on a terminal, else a line every ten seconds."""
+    total = len(items) if total is None else total
+    if jax.process_index() != 0:
+        yield from items
+    elif sys.stdout.isatty():
+        from rich.progress import track
+
+        yield from track(items, description=label, total=total, transient=True)
+    else:
+        start = said = time.perf_counter()
+        for done, item in enumerate(items, start=1):
+            yield item
+            now = time.perf_counter()
+            if now - said > 10:
+                left = (total - done) * (now - start) / done
+                print(f"{label} {done}/{total} ({_duration(left)} left)", flush=True)
+                said = now
+
+
+def _add_start(path: Path, cfg: Config, first_step: int) -> None:
+    """Appends this start to manifest.json, which lists every start of the run."""
+    starts = json.loads(path.read_text())["starts"] if path.is_file() else []
+    starts.append({"first_step": first_step, **manifest(cfg)})
+    write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES.split():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _scalar(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if getattr(value, "shape", ()) != ():
+        raise ValueError(f"metric {name} has shape {value.shape}; reduce it to a scalar first")
+    return value.item() if hasattr(value, "item") else value
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

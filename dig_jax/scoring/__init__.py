@@ -1,0 +1,9 @@
+"""A number stands with its interval: scored answers as rows, and what they amount to.
+
+rows         a pair's boxes, which found which, and every metric
+metrics      the metrics and their names
+statistics   means with bootstrap intervals
+table        evaluations as cells
+
+Imports: boxes, config, data.feed, reward.
+"""

@@ -1,1 +1,0 @@
-"""The parts of `scripts.bench_gpu`, each run in a process of its own."""

@@ -1,0 +1,172 @@
+"""DiG's ablations in one command: train every arm with every seed, score all alike, tell.
+
+    python -m scripts.study.ablate --root runs/ablations --seeds 0 1 2 --jobs 2 --results RESULTS.md
+    python -m scripts.study.ablate --root runs/ablations --only table4 --steps 50 --dry-run
+
+The same command continues: finished runs are skipped, stopped ones go on from their last
+checkpoint, failed ones are tried again. Writes <root>/ablation.json, ablation.md, ablation.png.
+What the arms are and how the intervals are made: docs/ablations.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dig_jax.common.commandline import add_settings, clear_errors
+from dig_jax.config import load_config
+from dig_jax.data.feed.pipeline import check_data
+from dig_jax.run.runlog import read_rows, write_whole
+from scripts.study.ablation import figure, results, runs, tables
+from scripts.study.ablation.plan import Plan, exam_of, make_plan, with_steps
+
+STEP_S = 8.0  # guess for configs/tiny_cpu.py on one core, until a run's own steps are known
+
+
+def plan_from(args: argparse.Namespace) -> Plan:
+    """The plan that the command line names; raises ValueError and the like where it is wrong."""
+    base = load_config(args.config, args.settings)
+    if args.data:
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, root=args.data))
+    if args.steps is not None:
+        base = with_steps(base, args.steps)
+    return make_plan(base, args.arms, args.root, seeds=args.seeds, only=args.only)
+
+
+def jobs_of(plan: Plan, modes: Sequence[str]) -> list[runs.Job]:
+    """The untrained base's evaluation, then every run: training and its evaluations."""
+    folder = plan.root / tables.BASE
+    jobs = [runs.Job(tables.BASE, folder, tuple(runs.exam_stages(folder, modes, trained=False)))]
+    for run in plan.runs:
+        stages = [runs.train_stage(run.folder, run.config)]
+        stages += runs.exam_stages(run.folder, modes, trained=True)
+        jobs.append(runs.Job(run.name, run.folder, tuple(stages)))
+    return jobs
+
+
+def write_configs(plan: Plan) -> None:
+    """Every run's configs as files; raises ValueError where a folder holds other ones."""
+    folder = plan.root / tables.BASE
+    runs.write_config(folder / "exam.py", exam_of(plan.base, folder))
+    for run in plan.runs:
+        runs.write_config(run.folder / "train.py", run.config)
+        runs.write_config(run.folder / "exam.py", run.exam)
+
+
+def plan_text(plan: Plan, at_once: int) -> str:
+    """The plan for a reader: studies, arms, what is done, and how long the rest may take."""
+    lines = []
+    for study, arms in plan.studies.items():
+        lines.append(study)
+        lines += [f"  {arm:14s} {plan.titles[arm]}" for arm in arms]
+    steps_done = {run.name: runs.latest_step(run.folder) or 0 for run in plan.runs}
+    left = sum(plan.base.steps - done for done in steps_done.values())
+    known = step_seconds(plan)
+    step_s = known or STEP_S
+    source = "measured in these runs" if known else "a guess for configs/tiny_cpu.py"
+    hours = left * step_s / at_once / 3600
+    lines.append(
+        f"{len(plan.runs)} runs of {plan.base.steps} steps, seeds {plan.seeds}; {left} steps are "
+        f"left: at {step_s:.2g} s each ({source}), {at_once} runs at once, about {hours:.2g} h and "
+        f"the evaluations"
+    )
+    return "\n".join(lines)
+
+
+def step_seconds(plan: Plan) -> float | None:
+    """Median wall seconds of the steps that this plan's runs have made; None before the first."""
+    rows = [row for run in plan.runs for row in read_rows(run.folder, kind="train")]
+    return statistics.median(row["time/step"] for row in rows) if rows else None
+
+
+def write_report(plan: Plan, modes: list[str], failures: list[str], args) -> Path:
+    """ablation.json, .md and .png below the root; the section of --results. Returns the .md."""
+    scores = tables.summarize(plan, modes)
+    write_whole(
+        plan.root / "ablation.json", json.dumps(tables.plain(plan, scores), indent=1) + "\n"
+    )
+    picture = args.root / "ablation.png"
+    title = f"{plan.base.name}: {results.MODE_NAMES.get(modes[0], modes[0])}, 95 % intervals"
+    figure.draw(picture, plan, scores[modes[0]], title=title)
+    told = {"command": args.command, "failures": failures}
+    text = results.section(plan, scores, figure=picture.name, **told)
+    page = plan.root / "ablation.md"
+    write_whole(page, text)
+    if args.results:
+        shown = args.results.parent / "docs" / "ablation.png"
+        shown.parent.mkdir(exist_ok=True)
+        shown.write_bytes(picture.read_bytes())
+        link = results.link_from(args.results, shown)
+        results.replace_section(args.results, results.section(plan, scores, figure=link, **told))
+    return page
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="configs/tiny_cpu.py", help="the base of every arm")
+    add_settings(parser, "one field of the base, by its dotted path")
+    parser.add_argument("--arms", type=Path, default=Path("configs/ablations.py"))
+    parser.add_argument("--only", metavar="STUDY", help="table4 or curriculum")
+    parser.add_argument("--root", type=Path, required=True, help="folder of all runs")
+    parser.add_argument("--data", metavar="ROOT", help="pairs, instead of the base's data.root")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="of every arm; stages keep their shares")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at once, one pinned CPU core each if more than 1"
+    )
+    parser.add_argument(
+        "--modes", nargs="+", default=list(runs.MODES), choices=list(runs.MODES),
+        help="evaluations of every arm; the first is the one drawn",
+    )  # fmt: skip
+    parser.add_argument("--results", type=Path, help="Markdown file whose section is replaced")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error(f"--jobs {args.jobs} is below 1; use 1 or more")
+    given = sys.argv[1:] if argv is None else argv
+    args.command = shlex.join(["python", "-m", "scripts.study.ablate", *given])
+    return args
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    with clear_errors():  # whatever is wrong is found before the first run starts
+        plan = plan_from(args)
+        if args.results:
+            results.check_results(args.results)
+        print(plan_text(plan, args.jobs), flush=True)
+        if args.dry_run:
+            return 0
+        for config in {run.arm: run.config for run in plan.runs}.values():
+            check_data(config)
+        write_configs(plan)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        outcomes = runs.run_jobs(jobs_of(plan, args.modes), at_once=args.jobs, say=say)
+    except KeyboardInterrupt:
+        say("stopped; the same command continues")
+        return 130
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    for outcome in failed:
+        log = outcome.job.folder / f"{outcome.failed.split()[0]}.log"
+        print(f"\nFAILED {outcome.job.name} in {outcome.failed}, {log} ends:\n{outcome.tail}")
+    told = [f"{o.job.name} failed in {o.failed}" for o in failed]
+    page = write_report(plan, args.modes, told, args)
+    print(f"\n{page.read_text()}\nwritten: {page}, ablation.json, ablation.png beside it")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

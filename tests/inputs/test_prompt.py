@@ -1,0 +1,241 @@
+"""Prompts are Qwen3-VL's, to the token and to the position; answers come back as written."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dig_jax.config import PromptConfig
+from dig_jax.inputs.prompt import (
+    decode_answers,
+    encode_answer,
+    load_processor,
+    make_prompt,
+    mrope_positions,
+    prompt_of_ids,
+    repeat_prompt,
+)
+from dig_jax.model.params import ModelConfig, TextConfig, VisionConfig
+from scripts.make.tiny_tokenizer import ADDED_TOKENS, QUESTION, write_processor, write_tokenizer
+
+BOX = '{"bbox_2d": [123, 450, 678, 901]}'
+TOKENS = {name: 512 - len(ADDED_TOKENS) + n for n, name in enumerate(ADDED_TOKENS)}
+IMAGE, EOS, PAD = TOKENS["<|image_pad|>"], TOKENS["<|im_end|>"], TOKENS["<|endoftext|>"]
+
+CONFIG = ModelConfig(
+    text=TextConfig(512, 64, 96, 2, 4, 2, 32, 5e6, (6, 5, 5)),
+    vision=VisionConfig(48, 64, 2, 2, 64, 64, (0,), patch=8),
+    image_token=IMAGE,
+    video_token=TOKENS["<|video_pad|>"],
+    vision_start=TOKENS["<|vision_start|>"],
+    vision_end=TOKENS["<|vision_end|>"],
+    eos_tokens=(EOS, PAD),
+    pad_token=PAD,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(out, seed=0)
+    write_processor(out, 8, (4096, 1048576))
+    return out
+
+
+@pytest.fixture(scope="module")
+def processor(folder):
+    return load_processor(folder)
+
+
+def decoded(processor, tokens, lengths):
+    return decode_answers(processor, tokens, lengths, stops=CONFIG.eos_tokens)
+
+
+def length(processor, text: str) -> int:
+    return len(processor.tokenizer(text)["input_ids"])
+
+
+def test_the_tiny_tokenizer_is_small_and_cheap_for_boxes(processor):
+    """512 rows with Qwen's special tokens last; the costs that answer budgets rely on."""
+    tokenizer = processor.tokenizer
+    assert len(tokenizer) == 512
+    assert tokenizer.convert_tokens_to_ids(list(TOKENS)) == list(TOKENS.values())
+    assert (processor.eos_token, tokenizer.pad_token_id) == (EOS, PAD)
+    assert length(processor, f"[{BOX}]") == 19
+    assert length(processor, f"[{BOX}, {BOX}]") == 19 + 18
+    assert length(processor, "[]") == 1
+    assert length(processor, QUESTION) <= 25
+    ids = tokenizer("bbox 2024 [17]")["input_ids"]
+    assert [t for t in tokenizer.convert_ids_to_tokens(ids) if any(map(str.isdigit, t))] == list(
+        "202417"
+    )
+
+
+def test_the_default_question_is_the_one_the_tokenizer_learned():
+    assert PromptConfig().question == QUESTION
+
+
+def test_the_tokenizer_files_are_reproducible(folder, tmp_path):
+    write_tokenizer(tmp_path, seed=0)
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "chat_template.jinja"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@settings(max_examples=200, deadline=None)
+def test_any_text_round_trips_up_to_nfc(processor, text):
+    if any(name in text for name in TOKENS):
+        return
+    ids = encode_answer(processor, text)
+    assert ids[-1] == EOS
+    assert decoded(processor, np.array(ids), len(ids)) == unicodedata.normalize("NFC", text)
+
+
+def test_the_chat_is_laid_out_as_qwens(processor):
+    """No default system turn, nothing between images and question, the assistant turn open."""
+    prompt = make_prompt(PromptConfig("Q?"), processor, CONFIG, [[(16, 16), (16, 16)]])
+    one = "<|vision_start|><|image_pad|><|vision_end|>"
+    expected = f"<|im_start|>user\n{one}{one}Q?<|im_end|>\n<|im_start|>assistant\n"
+    assert processor.tokenizer.decode(prompt.tokens[0]) == expected
+    cfg = PromptConfig("Q?", add_vision_id=True)
+    prompt = make_prompt(cfg, processor, CONFIG, [[(16, 16), (16, 16)]])
+    named = expected.replace(one + one, f"Picture 1: {one}Picture 2: {one}")
+    assert processor.tokenizer.decode(prompt.tokens[0]) == named
+
+
+def test_the_template_takes_turns_and_systems(processor):
+    messages = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "content": [{"type": "text", "text": "A"}]},
+    ]
+    text = processor.tokenizer.apply_chat_template(messages, tokenize=False)
+    turns = [("system", "S"), ("user", "U"), ("assistant", "A")]
+    assert text == "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
+
+
+def test_positions_of_the_worked_example():
+    """reference: grids 4x6 and 4x4, tokens t t S P*6 E S P*4 E t t."""
+    is_image = np.array([0, 0, 0, *[1] * 6, 0, 0, *[1] * 4, 0, 0, 0], bool)
+    expected = [
+        [0, 1, 2, 3, 3, 3, 3, 3, 3, 6, 7, 8, 8, 8, 8, 10, 11, 12],
+        [0, 1, 2, 3, 3, 3, 4, 4, 4, 6, 7, 8, 8, 9, 9, 10, 11, 12],
+        [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8, 9, 8, 9, 10, 11, 12],
+    ]
+    np.testing.assert_array_equal(mrope_positions(is_image, [(2, 3), (2, 2)]), expected)
+
+
+def positions_token_by_token(tokens: list[int], cells: list[tuple[int, int]]) -> list[list[int]]:
+    """The definition as a walk over tokens, one axis triple each."""
+    out, p, images, k = [], 0, list(cells), 0
+    for token in tokens:
+        if token != IMAGE:
+            out.append([p, p, p])
+            p += 1
+            continue
+        rows, cols = images[0]
+        out.append([p, p + k // cols, p + k % cols])
+        k += 1
+        if k == rows * cols:
+            p, k = p + max(rows, cols), 0
+            images.pop(0)
+    return out
+
+
+side = st.integers(1, 5)
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 3), side, side), max_size=3), min_size=1, max_size=3
+    ),
+    st.integers(1, 4),
+    side,
+    side,
+)
+@settings(max_examples=100, deadline=None)
+def test_rows_agree_with_a_walk_over_tokens(rows, tail, spare_y, spare_x):
+    """Positions, slots, lengths and grids of ragged rows with zero to three images."""
+    cell = CONFIG.vision.cell
+    ids, sizes = [], []
+    for row in rows:
+        ids.append([t for n, _, _ in row for t in [5] * n + [7, IMAGE, 8]] + [6] * tail)
+        sizes.append([(a * cell, b * cell) for _, a, b in row])
+    canvas = ((5 + spare_y) * cell, (5 + spare_x) * cell)
+    prompt = prompt_of_ids(CONFIG, ids, sizes, canvas=canvas)
+    columns = canvas[1] // cell
+    for n, row in enumerate(rows):
+        cells = [(a, b) for _, a, b in row]
+        tokens, slots, k = [], [], 0
+        for token in ids[n]:
+            a, b = cells[k] if token == IMAGE else (1, 1)
+            tokens += [token] * (a * b)
+            whole = canvas[0] // cell * columns
+            at = [k * whole + i * columns + j for i in range(a) for j in range(b)]
+            slots += at if token == IMAGE else [-1]
+            k += token == IMAGE
+        size = len(tokens)
+        walked = positions_token_by_token(tokens, cells)
+        assert prompt.length[n] == size
+        assert prompt.tokens[n].tolist() == tokens + [PAD] * (prompt.tokens.shape[1] - size)
+        assert prompt.slot[n].tolist() == slots + [-1] * (prompt.tokens.shape[1] - size)
+        assert prompt.positions[n, :, :size].T.tolist() == walked
+        assert not prompt.positions[n, :, size:].any()
+        assert prompt.next_position[n] == max(map(max, walked)) + 1
+        assert prompt.grids[n, : len(row)].tolist() == [[2 * a, 2 * b] for a, b in cells]
+        assert not prompt.grids[n, len(row) :].any()
+
+
+def test_one_prompt_serves_all_pairs_of_its_size(processor):
+    sizes = [(32, 48), (32, 48)]
+    cfg = PromptConfig()
+    one = make_prompt(cfg, processor, CONFIG, [sizes])
+    three = make_prompt(cfg, processor, CONFIG, [sizes] * 3)
+    repeated = repeat_prompt(one, 3)
+    for name, array in vars(three).items():
+        np.testing.assert_array_equal(getattr(repeated, name), array)
+    with pytest.raises(ValueError, match="got 3"):
+        repeat_prompt(three, 3)
+
+
+def test_a_fixed_width_pads_and_names_the_row_that_does_not_fit(processor):
+    cfg, sizes = PromptConfig(), [[(16, 16)], [(64, 64)]]
+    short, long = make_prompt(cfg, processor, CONFIG, sizes).length
+    assert make_prompt(cfg, processor, CONFIG, sizes, tokens=long + 3).tokens.shape == (2, long + 3)
+    with pytest.raises(ValueError, match=f"prompt of row 1 has {long} tokens, more than {short}"):
+        make_prompt(cfg, processor, CONFIG, sizes, tokens=short)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sizes": [[(40, 64)]]}, "64x40 is not a multiple of patch.merge = 8.2 = 16"),
+        ({"canvas": (64, 50)}, "50x64 is not a multiple"),
+        ({"canvas": (16, 64)}, "exceeds the canvas 64x16"),
+        ({"questions": ["a", "b"]}, "2 questions for 1 rows"),
+        ({"questions": ["look: <|image_pad|>"]}, "row 0 has 2 image placeholders"),
+    ],
+)
+def test_bad_requests_are_refused(processor, change, message):
+    given = {"sizes": [[(32, 64)]]} | change
+    with pytest.raises(ValueError, match=message):
+        make_prompt(PromptConfig(), processor, CONFIG, **given)
+
+
+def test_answers_end_at_a_stop_token_or_their_length(processor):
+    """Whatever follows is not read; special tokens vanish, `</think>` stays."""
+    ids = processor.tokenizer("<think>a</think>[]")["input_ids"]
+    rows = [[*ids, EOS, 70], [*ids, PAD, 70], [*ids, TOKENS["<|box_end|>"], 70]]
+    tokens = np.array([rows])
+    full = np.full((1, 3), tokens.shape[-1])
+    kept = "<think>a</think>[]"
+    last = processor.tokenizer.decode([70])
+    assert decoded(processor, tokens, full) == [[kept, kept, kept + last]]
+    assert decoded(processor, tokens[0], np.array([0, 1, 2])) == ["", "<think>", "<think>a"]
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json"):
+        load_processor(tmp_path)

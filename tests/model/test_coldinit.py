@@ -1,0 +1,90 @@
+"""The cold start's first weights: image B looks at the same place of image A."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.model import text, vision
+from dig_jax.model.coldinit import comparing_init
+from dig_jax.model.params import model_specs, param_shapes
+from dig_jax.model.rope import rotate
+from tests import tiny_model
+
+ROWS, COLS = 3, 4
+SIZE = (ROWS * tiny_model.CONFIG.vision.cell, COLS * tiny_model.CONFIG.vision.cell)
+CELLS = ROWS * COLS
+PROMPT = tiny_model.fake_prompt([[SIZE, SIZE]], [3])
+TIED = replace(tiny_model.CONFIG, text=replace(tiny_model.CONFIG.text, tied=True))
+
+
+def first_attention(config, params) -> np.ndarray:
+    """Layer 0's attention f32[N, P, P] over a prompt that shows one noise image twice."""
+    images = np.repeat(tiny_model.fake_images([[SIZE]])[0], 2, axis=0)
+    return np.asarray(attention(config, params, PROMPT, images))
+
+
+@partial(tiny_model.quick_jit, static_argnums=0)
+def attention(config, params, prompt, images):
+    c = config.text
+    seen = vision.encode_images(params["vision"], config, images, prompt.grids[0])
+    slot = prompt.slot[0]
+    features = seen.tokens.reshape(-1, c.width)[slot]
+    x = jnp.where(slot[:, None] >= 0, features, params["embed"][prompt.tokens[0]])
+    p = jax.tree.map(lambda a: a[0], params["blocks"])
+    h = text.rms_norm(x, p["attn_norm"], c.norm_eps)
+    angles = text.angles_of(prompt.positions[0].T, config)
+    q, k = (
+        rotate(text.rms_norm(jnp.einsum("pd,dnh->pnh", h, p[w]), p[norm], c.norm_eps), angles)
+        for w, norm in (("wq", "q_norm"), ("wk", "k_norm"))
+    )
+    k = jnp.repeat(k, c.heads // c.kv_heads, axis=1)
+    logits = jnp.einsum("pnh,snh->nps", q, k) * c.head_dim**-0.5
+    causal = np.tril(np.ones(logits.shape[1:], bool))
+    return jax.nn.softmax(jnp.where(causal, logits, -jnp.inf))
+
+
+def twins_found(attention: np.ndarray) -> np.ndarray:
+    """Share of image B's tokens whose strongest key is their twin in image A; f32[N]."""
+    first, second = np.flatnonzero(PROMPT.slot[0] >= 0).reshape(2, CELLS)
+    return (attention[:, second].argmax(-1) == first).mean(-1)
+
+
+@pytest.mark.parametrize("config", [tiny_model.CONFIG, TIED], ids=["untied", "tied"])
+def test_every_token_of_image_b_looks_at_its_twin_in_image_a(config):
+    """The twin's key is the query itself, turned back: no other key of that length fits better."""
+    params = comparing_init(config, (ROWS, COLS), key=jax.random.key(0))
+    group = config.text.heads // config.text.kv_heads
+    found = twins_found(first_attention(config, params))
+    np.testing.assert_array_equal(found[::group], 1)
+    assert found[1::group].max() < 0.9  # the other heads are not built
+
+
+def test_a_wrong_distance_between_the_images_finds_no_twins():
+    """The ablation: without the right shift the same construction looks elsewhere."""
+    params = comparing_init(tiny_model.CONFIG, (ROWS, COLS + 2), key=jax.random.key(0))
+    group = tiny_model.CONFIG.text.heads // tiny_model.CONFIG.text.kv_heads
+    assert twins_found(first_attention(tiny_model.CONFIG, params))[::group].max() < 0.7
+
+
+@pytest.mark.parametrize("config", [tiny_model.CONFIG, TIED], ids=["untied", "tied"])
+def test_the_tree_is_the_models_and_finite(config):
+    params = comparing_init(config, (ROWS, COLS), key=jax.random.key(1))
+    shapes = param_shapes(model_specs(config))
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), params) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), shapes
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert ("head" in params) == (not config.text.tied)
+
+
+def test_the_same_key_gives_the_same_weights():
+    one, two, other = (
+        comparing_init(tiny_model.CONFIG, (ROWS, COLS), key=jax.random.key(seed))
+        for seed in (0, 0, 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert (one["blocks"]["wq"] != other["blocks"]["wq"]).mean() > 0.9

@@ -1,0 +1,194 @@
+"""Checkpoints: bits, meshes, kills, and configurations that do not belong together."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dig_jax.common import typed
+from dig_jax.config import CheckpointConfig, Config, MeshConfig, OptimConfig
+from dig_jax.learner import optim
+from dig_jax.mesh import sharding
+from dig_jax.run import checkpoint
+from tests import ROOT
+
+
+def config(tmp_path, *settings):
+    cfg = Config(run_dir=str(tmp_path), checkpoint=CheckpointConfig(every=1, keep=2))
+    return typed.override(cfg, list(settings))
+
+
+def state(seed=0):
+    """Parameters, real optimiser moments after one update, and the step."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    params = {"wq": jax.random.normal(keys[0], (8, 16)), "norm": jax.random.normal(keys[1], (16,))}
+    optimizer = optim.make_optimizer(OptimConfig(rate=0.1), 10, params)
+    params, opt_state, _ = optimizer.update(params, optimizer.init(params), params, jnp.int32(0))
+    return {"params": params, "opt_state": opt_state, "step": jnp.int32(7)}
+
+
+def assert_same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    cfg = config(tmp_path)
+    checkpoint.save(cfg, 7, state())
+    back, step = checkpoint.restore(cfg, state(seed=1))
+    assert step == 7
+    assert_same_bits(back, state())
+    assert checkpoint.saved_config(tmp_path) == cfg
+
+
+def test_it_restores_onto_another_mesh(tmp_path):
+    """Saved on 4 x 2 devices, restored on 2 x 4 and on one."""
+    saved = place(state(), MeshConfig(fsdp=4, tensor=2), jax.devices())
+    checkpoint.save(config(tmp_path, "mesh.fsdp=4", "mesh.tensor=2"), 3, saved)
+    for mesh, devices in ((MeshConfig(2, 4), jax.devices()), (MeshConfig(), jax.devices()[3:4])):
+        target = place(jax.tree.map(jnp.zeros_like, state()), mesh, devices)
+        back, _ = checkpoint.restore(config(tmp_path), target)
+        assert_same_bits(back, state())
+        want = jax.tree.map(lambda a: a.sharding, target)
+        assert jax.tree.map(lambda a: a.sharding, back) == want
+
+
+def place(tree, cfg, devices):
+    mesh = sharding.make_mesh(cfg, devices)
+    split = NamedSharding(mesh, P("fsdp", "tensor"))
+    whole = sharding.replicated(mesh)
+    return jax.tree.map(lambda a: jax.device_put(a, split if a.ndim == 2 else whole), tree)
+
+
+def test_saving_works_under_the_transfer_guard(tmp_path):
+    made = state()
+    with jax.transfer_guard("disallow"):
+        checkpoint.save(config(tmp_path), 1, made)
+    assert checkpoint.latest_step(tmp_path) == 1
+
+
+def test_the_newest_are_kept_and_a_step_is_written_once(tmp_path):
+    cfg = config(tmp_path)
+    for step in (1, 2, 3):
+        checkpoint.save(cfg, step, state(seed=step))
+    checkpoint.save(cfg, 3, state(seed=99))
+    assert checkpoint.saved_steps(tmp_path) == [2, 3]
+    assert_same_bits(checkpoint.restore(cfg, state())[0], state(seed=3))
+    assert_same_bits(checkpoint.restore(cfg, state(), step=2)[0], state(seed=2))
+
+
+def test_no_checkpoint_is_said_plainly(tmp_path):
+    assert checkpoint.latest_step(tmp_path / "new") is None
+    with pytest.raises(FileNotFoundError, match=r"has no checkpoint; it holds none"):
+        checkpoint.restore(config(tmp_path), state())
+
+
+def test_an_unfinished_save_is_not_a_checkpoint(tmp_path):
+    checkpoint.save(config(tmp_path), 4, state())
+    (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
+    assert checkpoint.latest_step(tmp_path) == 4
+    checkpoint.save(config(tmp_path), 5, state())
+    assert checkpoint.saved_steps(tmp_path) == [4, 5]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
+def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path):
+    for step in (3, 4):
+        checkpoint.save(config(tmp_path), step, state())
+    for path in (tmp_path / "checkpoints" / "4" / "state").rglob("d/*"):
+        path.write_bytes(b"rotten")
+    with pytest.raises(ValueError, match=r"checkpoints/4 cannot be restored; move .*\(\[3\]\)"):
+        checkpoint.restore(config(tmp_path), state())
+    shutil.move(tmp_path / "checkpoints" / "4", tmp_path / "rotten")
+    assert checkpoint.restore(config(tmp_path), state())[1] == 3
+
+
+def test_a_state_of_another_shape_or_structure_names_the_arrays(tmp_path):
+    checkpoint.save(config(tmp_path), 4, state())
+    other = state()
+    other["params"] = {"wq": jnp.zeros((8, 32)), "extra": jnp.zeros(3)}
+    with pytest.raises(ValueError, match=r"(?s)holds another kind of state:") as caught:
+        checkpoint.restore(config(tmp_path), other)
+    text = str(caught.value)
+    assert "params.wq: saved ((8, 16), 'float32'), wanted ((8, 32), 'float32')" in text
+    assert "params.norm: saved ((16,), 'float32'), wanted None" in text
+    assert "params.extra: saved None, wanted ((3,), 'float32')" in text
+
+
+def test_differing_fields_are_all_named(tmp_path):
+    checkpoint.save(config(tmp_path), 4, state())
+    changed = config(tmp_path, "optim.rate=0.5", "rollout.group=4", "eval.pairs=3")
+    with pytest.raises(
+        ValueError, match=r"(?s)rollout.group: saved 8, now 4.*optim.rate"
+    ) as caught:
+        checkpoint.restore(changed, state())
+    assert "eval.pairs" not in str(caught.value)
+    assert "--run-dir" in str(caught.value)
+
+
+def test_how_the_model_is_computed_may_change(tmp_path):
+    """Also when the saved configuration is from before the fields were there."""
+    checkpoint.save(config(tmp_path), 4, state())
+    settings = ("model.attention=chunked", "model.remat=qkvo", "model.layers=scan")
+    checkpoint.check_config(config(tmp_path, *settings), 4)
+    path = tmp_path / "checkpoints" / "4" / "config" / "metadata"
+    saved = json.loads(path.read_text())
+    del saved["model"]["layers"]
+    path.write_text(json.dumps(saved | {"model": saved["model"] | {"attention": "xla"}}))
+    checkpoint.check_config(config(tmp_path), 4)
+    assert checkpoint.saved_config(tmp_path).model.layers == "one_scan"
+
+
+def test_a_run_may_be_extended_but_its_past_may_not_change(tmp_path):
+    checkpoint.save(config(tmp_path), 50, state())
+    checkpoint.check_config(config(tmp_path, "steps=90", "curriculum.stages.2.until=90"), 50)
+    checkpoint.check_config(config(tmp_path, "steps=55", "curriculum.stages.2.until=55"), 50)
+    for setting in ("curriculum.stages.1.weights.dual=0.9", "curriculum.stages.0.until=21"):
+        with pytest.raises(ValueError, match=r"another mixture before step 50"):
+            checkpoint.check_config(config(tmp_path, setting), 50)
+
+
+def test_the_stored_configuration_is_readable_json(tmp_path):
+    cfg = config(tmp_path)
+    checkpoint.save(cfg, 2, state())
+    text = (tmp_path / "checkpoints" / "2" / "config" / "metadata").read_text()
+    assert json.loads(text) == typed.to_plain(cfg)
+
+
+CHILD = """
+import sys, jax.numpy as jnp
+from dig_jax import checkpoint
+from dig_jax.config import Config
+cfg = Config(run_dir=sys.argv[1])
+for step in range(1, 500):
+    checkpoint.save(cfg, step, {f"w{i}": jnp.full((64, 64), float(step)) for i in range(8)})
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_in_the_middle_of_saving_loses_no_reported_step(tmp_path):
+    """kill -9 while saving: the newest checkpoint is whole and at least the last one reported."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        reported = [int(child.stdout.readline()) for _ in range(3)][-1]
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    like = {f"w{i}": jnp.zeros((64, 64)) for i in range(8)}
+    back, step = checkpoint.restore(Config(run_dir=str(tmp_path)), like)
+    assert step >= reported
+    assert {float(leaf.min()) for leaf in back.values()} == {float(step)}
+    assert {float(leaf.max()) for leaf in back.values()} == {float(step)}
