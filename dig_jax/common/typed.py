@@ -1,6 +1,6 @@
 """Frozen dataclass trees as text: checked fields, JSON, dotted overrides, differences.
 
-Nothing here knows what is configured; `config.py` holds the tree itself. A field's annotation
+Nothing here knows what is configured; `config` holds the tree itself. A field's annotation
 is its type: `int float bool str`, `Literal`, `X | None`, `tuple[X, ...]`, `dict[str, X]`, or
 another dataclass.
 """

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from dig_jax import config
-from dig_jax.common import commandline, typed
+from dig_jax.common import typed
 from dig_jax.config import (
     Config,
     CurriculumConfig,
@@ -15,6 +16,7 @@ from dig_jax.config import (
     MeshConfig,
     OptimConfig,
     Stage,
+    commandline,
     config_hash,
     from_json,
     load_config,
@@ -189,8 +191,9 @@ def test_the_tree_is_printed_with_every_section_and_field():
 
 
 def test_every_field_is_explained_beside_it():
-    """The config file is the manual: each field carries a comment."""
-    source = open(config.__file__).read().splitlines()
+    """The config files are the manual: each field carries a comment."""
+    files = Path(config.__file__).parent.glob("*.py")
+    source = [line for file in files for line in file.read_text().splitlines()]
     for kind in vars(config).values():
         if dataclasses.is_dataclass(kind) and kind is not Config:
             for field in dataclasses.fields(kind):

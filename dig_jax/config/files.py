@@ -1,0 +1,43 @@
+"""Configurations as files, as JSON, and as a hash."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from dig_jax.common import typed
+from dig_jax.config.tree import Config
+
+
+def load_config(path: str | Path, overrides: list[str] = (), **kwargs: object) -> Config:
+    """The configuration of a Python file, with dotted overrides such as `optim.rate=5e-7`.
+
+    path        a file with `get_config(**kwargs) -> Config`
+    overrides   applied together, then every rule is checked again
+
+    Raises FileNotFoundError, TypeError (no get_config, wrong return), KeyError (unknown field,
+    with the nearest names) or ValueError (a rule).
+    """
+    return typed.override(typed.run_file(Path(path), Config, **kwargs), list(overrides))
+
+
+def to_json(config: Config) -> str:
+    """The resolved configuration as indented JSON; `from_json` gives back an equal Config."""
+    return json.dumps(typed.to_plain(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Config from `to_json`'s text; unknown names raise KeyError, every rule is checked."""
+    return typed.from_plain(Config, json.loads(text))
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hex digits of the configuration, blind to where the run is written."""
+    plain = typed.to_plain(dataclasses.replace(config, run_dir=""))
+    del plain["checkpoint"]["root"]  # it came later: earlier hashes hold
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def config_text(config: Config) -> str:
+    """The configuration for the console: one line per field."""
+    return typed.tree_text(config)

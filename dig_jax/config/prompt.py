@@ -1,0 +1,23 @@
+"""What a pair is asked."""
+
+from dataclasses import dataclass
+
+from dig_jax.common import typed
+from dig_jax.common.typed import at_least, require
+
+_QUESTION = (
+    "Find every difference between the two images. Answer with a JSON list of bbox_2d boxes."
+)
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    question: str = _QUESTION  # the user turn after the two images
+    add_vision_id: bool = False  # "Picture 1: " before each image, as the chat template can
+    max_tokens: int = 0  # longest prompt, image tokens included; 0 = what the context leaves
+
+    def __post_init__(self):
+        typed.check_fields(self, "prompt")
+        at_least("prompt", self, max_tokens=0)
+        ok = bool(self.question.strip())
+        require(ok, "prompt.question", self.question, "is empty", "say what to answer")
