@@ -23,8 +23,9 @@ from dig_jax.inputs.buckets import Bucket, make_batcher
 from dig_jax.inputs.images import Size, open_image
 from dig_jax.inputs.prompt import Processor, decode_answers, load_processor
 from dig_jax.mesh.sharding import make_mesh, param_shardings
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import ModelConfig, model_specs
+from dig_jax.model.specs import model_specs
 from dig_jax.run.session import image_rules, read_weights
 from dig_jax.sampler.rollout import make_sampler
 

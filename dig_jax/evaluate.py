@@ -19,7 +19,8 @@ from dig_jax.boxes import unit_from_px
 from dig_jax.common.commandline import clear_errors
 from dig_jax.config import Config, config_hash
 from dig_jax.config.commandline import add_config_arguments, config_from
-from dig_jax.data.feed.pipeline import Batch, eval_pairs
+from dig_jax.data.feed.batch import Batch
+from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.data.inspect.baseline import pixel_difference
 from dig_jax.learner.sft import answer_text
 from dig_jax.mesh import distributed

@@ -68,7 +68,7 @@ scripts/env.sh
 
 begin "configuration" # a wrong field stops here, before minutes of rendering
 read -r width height root <<<"$("$python" - "${setup[@]}" <<'CHECK'
-from dig_jax.common.commandline import parse_config
+from dig_jax.config.commandline import parse_config
 cfg = parse_config()
 print(cfg.data.image_width, cfg.data.image_height, cfg.data.root)
 CHECK

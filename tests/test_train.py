@@ -32,7 +32,7 @@ from dig_jax.config import (
 )
 from dig_jax.data import records
 from dig_jax.hf import weights
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.run.best import read_best
 from dig_jax.run.checkpoint import saved_steps
 from dig_jax.run.runlog import comparable, read_rows

@@ -14,15 +14,10 @@ import numpy as np
 from dig_jax.hf import weights
 from dig_jax.inputs.prompt import prompt_of_ids
 from dig_jax.mesh.layout import Layout
+from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import (
-    ModelConfig,
-    Params,
-    TextConfig,
-    VisionConfig,
-    init_params,
-    model_specs,
-)
+from dig_jax.model.params import Params, init_params
+from dig_jax.model.specs import model_specs
 from tests import ROOT
 
 ASSETS = ROOT / "assets" / "tiny_qwen3vl"

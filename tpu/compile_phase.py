@@ -20,7 +20,7 @@ from dig_jax.config import Config, from_json
 from dig_jax.hf import weights
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
 from dig_jax.run.session import computed_as, with_adapters
 from tpu import gpu_target, hlo_report, slices

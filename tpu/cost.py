@@ -25,8 +25,10 @@ from dig_jax.common.commandline import clear_errors
 from dig_jax.common.typed import at_least, require
 from dig_jax.config import RolloutConfig
 from dig_jax.mesh.flops import block_parameters, forward_flops
-from dig_jax.model.params import ModelConfig, TextConfig, count, model_specs
+from dig_jax.model.config import ModelConfig, TextConfig
+from dig_jax.model.params import count
 from dig_jax.model.sizes import released
+from dig_jax.model.specs import model_specs
 from dig_jax.sampler import stages
 from tpu import slices
 from tpu.slices import Slice

@@ -22,7 +22,7 @@ from dig_jax.config import Config, load_config, to_json
 from dig_jax.config.commandline import add_config_arguments
 from dig_jax.hf import weights
 from dig_jax.mesh.layout import Layout
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
 from dig_jax.run.session import with_adapters
 from tpu import gpu_target, slices

@@ -6,7 +6,7 @@ from dig_jax.config import Config
 from dig_jax.hf import weights
 from dig_jax.inputs import images
 from dig_jax.inputs import prompt as prompts
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
 from dig_jax.run.session import image_size
 from tpu.phases import PromptShape

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import jax
 
 from dig_jax.mesh import sharding
-from dig_jax.model.params import ModelConfig, model_specs
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.specs import model_specs
 
 
 @dataclass(frozen=True)

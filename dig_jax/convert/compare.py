@@ -15,8 +15,10 @@ from dig_jax.config import PromptConfig
 from dig_jax.hf import weights
 from dig_jax.hf.files import companions, local_companions, open_folder, read_json
 from dig_jax.inputs.prompt import load_processor, make_prompt
-from dig_jax.model.params import ModelConfig, Params, Spec, is_spec, model_specs, named_specs
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import Params
 from dig_jax.model.qwen3vl import full_logits
+from dig_jax.model.specs import Spec, is_spec, model_specs, named_specs
 from dig_jax.run import checkpoint
 
 GAP = 1e-4  # of logits between equal float32 weights; correct implementations differ by 2.4e-5

@@ -14,7 +14,9 @@ from dig_jax.hf import settings, weights
 from dig_jax.hf.export import check_target, copy_companions, new_folder
 from dig_jax.hf.files import write_json
 from dig_jax.model import lora
-from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import Params
+from dig_jax.model.specs import model_specs, named_specs
 from dig_jax.run import best, checkpoint
 from dig_jax.run.runlog import progress
 from dig_jax.run.session import with_adapters

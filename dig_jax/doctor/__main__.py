@@ -14,7 +14,7 @@ import jax
 
 from dig_jax.config import Config
 from dig_jax.config.commandline import parse_with_config
-from dig_jax.data.feed.pipeline import drawn_splits, scored_splits
+from dig_jax.data.feed.checks import drawn_splits, scored_splits
 from dig_jax.doctor import checks, folder, pairs
 from dig_jax.doctor.findings import Check, in_colour, run_checks, table
 from dig_jax.mesh.distributed import joined

@@ -23,8 +23,9 @@ from dig_jax.learner.trainable import split, trained_names
 from dig_jax.mesh import distributed, sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model import params
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import ModelConfig, model_specs
+from dig_jax.model.specs import model_specs
 from dig_jax.run import checkpoint, memory, session
 from dig_jax.run.memory import bytes_text
 from dig_jax.run.runlog import manifest

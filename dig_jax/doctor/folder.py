@@ -14,7 +14,7 @@ from dig_jax.common.addresses import is_remote, try_out
 from dig_jax.config import Config, best_score
 from dig_jax.doctor.findings import Finding
 from dig_jax.mesh.layout import Layout
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.run import checkpoint, memory
 from dig_jax.run.best import FOLDER as BEST
 from dig_jax.run.memory import bytes_text

@@ -6,9 +6,10 @@ Functions as in `checks`: the configuration and what other checks have found in,
 import numpy as np
 
 from dig_jax.config import Config
+from dig_jax.data.feed.checks import check_scored, drawn_splits, scored_splits
 from dig_jax.data.feed.curriculum import index_table
 from dig_jax.data.feed.fetch import render_root
-from dig_jax.data.feed.pipeline import PairSource, check_scored, drawn_splits, scored_splits
+from dig_jax.data.feed.source import PairSource
 from dig_jax.doctor.findings import Finding
 from dig_jax.doctor.selftest import Probe, check_reward
 from dig_jax.inputs.prompt import Processor, encode_answer

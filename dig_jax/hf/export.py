@@ -14,7 +14,9 @@ from safetensors.numpy import save_file
 
 from dig_jax.hf import settings
 from dig_jax.hf.files import INDEX, SINGLE, companions, read_json, write_json
-from dig_jax.model.params import ModelConfig, Params, Spec, is_spec, model_specs, named_specs
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import Params
+from dig_jax.model.specs import Spec, is_spec, model_specs, named_specs
 
 SHARD_BYTES = 5 * 10**9  # HF's habit: larger checkpoints are split
 DTYPES = ("float32", "bfloat16", "float16")

@@ -18,7 +18,7 @@ from etils import epath
 
 from dig_jax.common.addresses import is_remote
 from dig_jax.hf.safetensors_reader import CHUNK, Entry, read_header, read_tensor
-from dig_jax.model.params import named_specs
+from dig_jax.model.specs import named_specs
 
 SINGLE, INDEX, HEAD = "model.safetensors", "model.safetensors.index.json", "lm_head.weight"
 _WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf")

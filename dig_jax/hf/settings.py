@@ -6,7 +6,7 @@ takes either and refuses every setting that this implementation does not compute
 
 from collections.abc import Callable
 
-from dig_jax.model.params import ModelConfig, TextConfig, VisionConfig
+from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 
 TOP_FIELDS = {
     "image_token": "image_token_id",

@@ -17,7 +17,9 @@ from dig_jax.hf.export import SHARD_BYTES as SHARD_BYTES
 from dig_jax.hf.export import Progress
 from dig_jax.hf.export import save_hf as save_hf
 from dig_jax.hf.files import HEAD, open_folder, read_json
-from dig_jax.model.params import ModelConfig, Params, is_spec, model_specs, named_specs
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import Params
+from dig_jax.model.specs import is_spec, model_specs, named_specs
 
 TILE = 32  # rows and columns copied together: both sides of a transposition stay in cache
 

@@ -12,8 +12,8 @@ import numpy as np
 from dig_jax.config import PromptConfig
 from dig_jax.inputs.images import ImageRules, Picture, Size, prepare
 from dig_jax.inputs.prompt import Processor, make_prompt
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import ModelConfig
 
 Pictures = Sequence[Sequence[Picture]]  # of each row, in order; a row may be empty
 

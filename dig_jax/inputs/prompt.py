@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from dig_jax.config import PromptConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import ModelConfig
 
 
 @dataclass(frozen=True)

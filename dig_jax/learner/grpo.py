@@ -23,7 +23,8 @@ from dig_jax.learner.loss import Answers, Unmoved, token_loss
 from dig_jax.learner.objective import kl_penalty, token_weights, trained_tokens
 from dig_jax.learner.optim import Optimizer
 from dig_jax.learner.trainable import join, split
-from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import Params
 from dig_jax.model.qwen3vl import PromptCache, encode_prompt
 from dig_jax.sampler.rollout import (
     Rollout,

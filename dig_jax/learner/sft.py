@@ -20,9 +20,10 @@ from flax import struct
 
 from dig_jax.boxes import qwen_from_unit
 from dig_jax.inputs.prompt import Processor, encode_answer
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.logprob import banned_tokens, token_logp
-from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.params import Params
 from dig_jax.model.qwen3vl import cache_of, final_norm, prompt_states, score_tokens, unembed
 
 BINS = 20  # per coordinate

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from dig_jax.model.params import ModelConfig, count, model_specs
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import count
+from dig_jax.model.specs import model_specs
 
 
 def forward_flops(model: ModelConfig, *, prompt: int, length: int, answers: int) -> float:

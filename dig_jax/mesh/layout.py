@@ -11,7 +11,9 @@ from jax.sharding import Mesh
 from dig_jax.config import Config
 from dig_jax.learner.trainable import is_below, trained_names
 from dig_jax.mesh import sharding
-from dig_jax.model.params import ModelConfig, Params, model_specs, param_shapes
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import Params, param_shapes
+from dig_jax.model.specs import model_specs
 
 # Weights are gathered whole for a layer, not matrix by matrix in as many small products as there
 # are devices.

@@ -22,8 +22,9 @@ from dig_jax.learner.trainable import split
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model import lora
-from dig_jax.model.params import Params, answering, model_specs
+from dig_jax.model.params import Params, answering
 from dig_jax.model.qwen3vl import AnswerCache, PromptCache, see_images
+from dig_jax.model.specs import model_specs
 from dig_jax.sampler.rollout import DecodeState, make_decoder, make_sampler
 from dig_jax.sampler.staged import Places, Program, make_programs, make_staged
 from dig_jax.sampler.stages import Plan, make_plan

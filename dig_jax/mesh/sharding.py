@@ -152,7 +152,7 @@ def param_shardings(
 ) -> dict:
     """NamedSharding of every row of a Spec table, in the structure of the parameters.
 
-    specs   nested dict whose leaves have `shape` and `axes` (model.params.Spec)
+    specs   nested dict whose leaves have `shape` and `axes` (model.specs.Spec)
 
     Raises ValueError naming parameter, dimension and mesh axis where a dimension does not
     divide.

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.model.params import ModelConfig, Params, init_params, model_specs
+from dig_jax.model.config import ModelConfig
+from dig_jax.model.params import Params, init_params
+from dig_jax.model.specs import model_specs
 
 
 def comparing_init(

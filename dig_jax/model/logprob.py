@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.placement import place, place_vocab, vocab_parts
 
 BAN = -1e30  # finite, so that a banned logit times weight zero is not NaN

@@ -11,7 +11,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dig_jax.model.params import LoraShape, ModelConfig, Params, Spec, model_specs
+from dig_jax.model.config import LoraShape, ModelConfig
+from dig_jax.model.params import Params
+from dig_jax.model.specs import Spec, model_specs
 
 
 def add_fresh(params: Params, config: ModelConfig, *, key: jax.Array) -> Params:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from dig_jax.model import lora, text, vision
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.params import Params
 from dig_jax.model.placement import place
 
 

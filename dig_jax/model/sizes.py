@@ -3,7 +3,7 @@
 A checkpoint's own config.json is what training reads; this table only says what to expect.
 """
 
-from dig_jax.model.params import ModelConfig, TextConfig, VisionConfig
+from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 
 # width, mlp, layers, heads, tied of the decoder; width, mlp, depth, taps of the tower
 _SIZES = {

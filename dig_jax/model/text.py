@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from dig_jax.model import attention, lora
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.layers import over_layers, recomputed
-from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.params import Params
 from dig_jax.model.placement import place
 from dig_jax.model.rope import mrope_angles, rotate
 

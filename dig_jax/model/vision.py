@@ -11,8 +11,9 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from dig_jax.model import attention
+from dig_jax.model.config import ModelConfig, VisionConfig
 from dig_jax.model.layers import over_layers, recomputed
-from dig_jax.model.params import ModelConfig, Params, VisionConfig
+from dig_jax.model.params import Params
 from dig_jax.model.placement import place
 from dig_jax.model.rope import axis_weights, patch_rows_cols, rotate, vision_angles
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.data.feed.pipeline import Batch
+from dig_jax.data.feed.batch import Batch
 from dig_jax.learner.advantage import flat_groups
 from dig_jax.mesh import distributed, programs, sharding
 from dig_jax.model.params import Params

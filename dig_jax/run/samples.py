@@ -14,7 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dig_jax.data.feed.pipeline import Batch, PairSource
+from dig_jax.data.feed.batch import Batch
+from dig_jax.data.feed.source import PairSource
 from dig_jax.pictures.sample_sheet import sample_sheet
 from dig_jax.run.runlog import RunLog, drop_rows
 from dig_jax.run.session import Session

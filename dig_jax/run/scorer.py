@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from dig_jax.data.feed.pipeline import Batch
+from dig_jax.data.feed.batch import Batch
 from dig_jax.inputs.decoding import Decoding
 from dig_jax.mesh import programs, sharding
 from dig_jax.model.params import Params

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dig_jax.config import Config, DataConfig
-from dig_jax.data.feed.pipeline import check_data
+from dig_jax.data.feed.checks import check_data
 from dig_jax.hf import weights
 from dig_jax.hf.files import local_companions
 from dig_jax.inputs import images
@@ -21,15 +21,9 @@ from dig_jax.learner.trainable import trained_names
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model import attention, lora
-from dig_jax.model.params import (
-    LoraShape,
-    ModelConfig,
-    Params,
-    first_blocks,
-    model_specs,
-    param_shapes,
-    placed_shapes,
-)
+from dig_jax.model.config import LoraShape, ModelConfig, first_blocks
+from dig_jax.model.params import Params, param_shapes, placed_shapes
+from dig_jax.model.specs import model_specs
 from dig_jax.reward.custom import find_function
 from dig_jax.run import checkpoint
 from dig_jax.run.runlog import progress

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dig_jax.config import EvalConfig
-from dig_jax.data.feed.pipeline import Batch, eval_pairs
+from dig_jax.data.feed.batch import Batch
+from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.mesh import programs
 from dig_jax.model.params import Params
 from dig_jax.run.best import BestKeeper

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from dig_jax.model import lora
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.logprob import banned_tokens, token_logp
-from dig_jax.model.params import ModelConfig, Params
+from dig_jax.model.params import Params
 from dig_jax.model.qwen3vl import (
     AnswerCache,
     PromptCache,

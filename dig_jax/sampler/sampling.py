@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.logprob import BAN, answer_logits, banned_tokens, logits_logp
-from dig_jax.model.params import ModelConfig
 
 
 def make_pick(

@@ -4,7 +4,7 @@ import numpy as np
 
 from dig_jax.boxes import pairwise_iou
 from dig_jax.config import RewardConfig
-from dig_jax.data.feed.pipeline import KINDS, Batch
+from dig_jax.data.feed.batch import KINDS, Batch
 from dig_jax.reward.matching import assign_on_host
 from dig_jax.reward.reward import matching_cost
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dig_jax.data.feed.pipeline import KINDS
+from dig_jax.data.feed.batch import KINDS
 from dig_jax.scoring.metrics import METRICS
 
 

@@ -21,7 +21,7 @@ from dig_jax.common.commandline import clear_errors
 from dig_jax.config import Config, load_config
 from dig_jax.mesh import flops, sharding
 from dig_jax.mesh.layout import Layout
-from dig_jax.model.params import ModelConfig
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
 from dig_jax.run.session import computed_as
 from tpu.phases import PromptShape, phases

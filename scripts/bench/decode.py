@@ -23,8 +23,9 @@ import numpy as np
 
 from dig_jax.common.commandline import add_settings, clear_errors
 from dig_jax.config import Config, load_config
-from dig_jax.model.params import ModelConfig, model_specs, named_specs
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
+from dig_jax.model.specs import model_specs, named_specs
 from dig_jax.sampler.stages import Plan, cost, make_plan
 
 Way = tuple[int, float]  # rollout.chunk, rollout.compact

@@ -23,7 +23,9 @@ from statistics import median
 import numpy as np
 
 from dig_jax.inputs.images import Size
-from dig_jax.model.params import ModelConfig, TextConfig, VisionConfig, count, model_specs
+from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
+from dig_jax.model.params import count
+from dig_jax.model.specs import model_specs
 
 BATCH, IMAGES, HEIGHT, WIDTH, WORDS, TOKENS = 8, 2, 192, 256, 24, 128
 VOCAB, SPECIAL = 3072, 3000  # ids from SPECIAL on: start, end, image, video, pad

@@ -81,7 +81,8 @@ def run_ours(task: Task) -> dict:
     from dig_jax.learner.trainable import trained_names
     from dig_jax.mesh import programs, sharding
     from dig_jax.mesh.layout import Layout
-    from dig_jax.model.params import model_specs, param_shapes
+    from dig_jax.model.params import param_shapes
+    from dig_jax.model.specs import model_specs
 
     images = np.load(task.images)
     model = replace(read_model_config(task.folder), eos_tokens=(-1,))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.logprob import banned_tokens
-from dig_jax.model.params import ModelConfig
 
 
 def inputs(config: ModelConfig, ids: Sequence[Sequence[int]], images: np.ndarray) -> dict:

@@ -139,13 +139,13 @@ def run_ours(cfg: Config) -> dict:
 
 def run_make(cfg: Config) -> dict:
     """Decoded copies from nothing: what the first run pays."""
-    from dig_jax.data.feed import pipeline
+    from dig_jax.data.feed import source
 
     folder = Path(cfg.data.root) / SPLIT / "decoded"
     for path in folder.rglob("pairs-*"):
         path.unlink()
     cpu, wall = time.process_time(), time.perf_counter()
-    pairs = len(pipeline.PairSource(cfg.data, SPLIT, cache="decoded"))
+    pairs = len(source.PairSource(cfg.data, SPLIT, cache="decoded"))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return {"pairs": pairs, "cpu_s": cpu, "wall_s": wall, "crc32": None}
 

@@ -31,7 +31,8 @@ from dig_jax.config import MeshConfig  # noqa: E402
 from dig_jax.hf import weights  # noqa: E402
 from dig_jax.hf.files import find_weights  # noqa: E402
 from dig_jax.mesh.sharding import make_mesh, param_shardings  # noqa: E402
-from dig_jax.model.params import count, model_specs  # noqa: E402
+from dig_jax.model.params import count  # noqa: E402
+from dig_jax.model.specs import model_specs  # noqa: E402
 from dig_jax.run.runlog import progress  # noqa: E402
 
 GB, SLACK = 1e9, 2 * 2**30  # the bound: three times the largest tensor, and 2 GiB

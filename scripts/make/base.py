@@ -33,7 +33,9 @@ from dig_jax.inputs import prompt as prompts
 from dig_jax.learner import sft
 from dig_jax.learner.optim import make_optimizer
 from dig_jax.model.coldinit import comparing_init
-from dig_jax.model.params import ModelConfig, TextConfig, VisionConfig, count, model_specs
+from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
+from dig_jax.model.params import count
+from dig_jax.model.specs import model_specs
 from dig_jax.reward.reward import make_reward, score_texts
 from dig_jax.sampler.rollout import make_sampler
 

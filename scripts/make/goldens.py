@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from transformers import Qwen2VLImageProcessorPil, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from dig_jax.hf.weights import read_model_config
-from dig_jax.model.params import model_specs, named_specs
+from dig_jax.model.specs import model_specs, named_specs
 from scripts.make.random_checkpoint import random_tensor, sketch
 
 START, END, IMAGE, VIDEO, PAD, EOS = 240, 241, 242, 243, 244, 245  # of a vocabulary of 251

@@ -19,8 +19,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from dig_jax.hf import settings
-from dig_jax.model.params import ModelConfig, Spec, model_specs, named_specs
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
+from dig_jax.model.specs import Spec, model_specs, named_specs
 
 QUIET = 0.1  # of patch embedding and position table: small states make LayerNorm's eps matter
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dig_jax.common.commandline import add_settings, clear_errors
 from dig_jax.config import load_config
-from dig_jax.data.feed.pipeline import check_data
+from dig_jax.data.feed.checks import check_data
 from dig_jax.run.runlog import read_rows, write_whole
 from scripts.study.ablation import figure, results, runs, tables
 from scripts.study.ablation.plan import Plan, exam_of, make_plan, with_steps

@@ -14,7 +14,8 @@ from dig_jax.config import Config, DataConfig, LoraConfig, ModelSource
 from dig_jax.convert import folders
 from dig_jax.hf import weights
 from dig_jax.learner.grpo import TrainState
-from dig_jax.model.params import Params, model_specs, param_shapes
+from dig_jax.model.params import Params, param_shapes
+from dig_jax.model.specs import model_specs
 from dig_jax.run import best, checkpoint
 from dig_jax.run.session import with_adapters
 from tests.tiny_model import ASSETS, small_base

@@ -23,7 +23,7 @@ from dig_jax.config import (
     OptimConfig,
     RolloutConfig,
 )
-from dig_jax.data.feed.pipeline import PairSource
+from dig_jax.data.feed.source import PairSource
 from dig_jax.doctor import __main__ as doctor
 from dig_jax.doctor import findings, pairs, selftest
 from dig_jax.doctor.findings import Check, Finding, run_checks, table

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from dig_jax.hf.weights import load_params, read_model_config, save_hf
-from dig_jax.model.params import model_specs, named_specs
+from dig_jax.model.specs import model_specs, named_specs
 from tests import HF_OUTPUTS
 
 CASES = ("tied", "untied")

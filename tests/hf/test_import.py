@@ -15,7 +15,7 @@ from dig_jax.config import MeshConfig
 from dig_jax.hf import files, safetensors_reader, weights
 from dig_jax.inputs.prompt import load_processor
 from dig_jax.mesh import sharding
-from dig_jax.model.params import model_specs, named_specs
+from dig_jax.model.specs import model_specs, named_specs
 from tests.tiny_model import ASSETS, CONFIG, make_tiny, small_base
 
 SLACK = 2**20  # Python's own objects

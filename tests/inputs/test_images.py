@@ -12,7 +12,7 @@ from transformers import Qwen2VLImageProcessorPil
 
 from dig_jax.inputs import images
 from dig_jax.inputs.images import ImageRules, prepare, read_rules, target_size
-from dig_jax.model.params import VisionConfig
+from dig_jax.model.config import VisionConfig
 from dig_jax.model.vision import normalise, patchify
 from tests.tiny_model import ASSETS
 

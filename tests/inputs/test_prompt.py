@@ -17,7 +17,7 @@ from dig_jax.inputs.prompt import (
     prompt_of_ids,
     repeat_prompt,
 )
-from dig_jax.model.params import ModelConfig, TextConfig, VisionConfig
+from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from scripts.make.tiny_tokenizer import ADDED_TOKENS, QUESTION, write_processor, write_tokenizer
 
 BOX = '{"bbox_2d": [123, 450, 678, 901]}'

@@ -13,8 +13,10 @@ from dig_jax.learner.grpo import TrainState, enter_stage, make_update
 from dig_jax.learner.optim import make_optimizer
 from dig_jax.learner.trainable import join, parameter_names, split, trained_names
 from dig_jax.model import lora
-from dig_jax.model.params import LoraShape, model_specs, param_shapes
+from dig_jax.model.config import LoraShape
+from dig_jax.model.params import param_shapes
 from dig_jax.model.qwen3vl import see_images
+from dig_jax.model.specs import model_specs
 from dig_jax.sampler.rollout import Rollout, make_sampler, make_scorer
 from tests import tiny_model
 

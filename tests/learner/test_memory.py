@@ -11,7 +11,8 @@ from dig_jax.config import GrpoConfig, OptimConfig
 from dig_jax.learner.grpo import TrainState, make_update
 from dig_jax.learner.optim import make_optimizer
 from dig_jax.learner.trainable import parameter_names, split
-from dig_jax.model.params import model_specs, param_shapes
+from dig_jax.model.params import param_shapes
+from dig_jax.model.specs import model_specs
 from dig_jax.sampler.rollout import Rollout
 from tests import tiny_model
 

@@ -215,7 +215,7 @@ def test_process_0_alone_writes_what_one_process_would(config, one, two):
 AGREE = """
 import os, signal, sys
 import jax, numpy as np
-from dig_jax import distributed
+from dig_jax.mesh import distributed
 from dig_jax.mesh.notice import stop_on_notice
 case, folder = sys.argv[1:]
 with distributed.joined(), stop_on_notice() as notice:

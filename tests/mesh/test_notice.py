@@ -24,7 +24,7 @@ def test_a_notice_is_given_once_heard_and_the_signal_is_given_back(capfd):
 # Busy in C without the interpreter's lock, as in a step on the devices: no handler gets to run.
 CHILD = """
 import hashlib, signal, sys
-from dig_jax import notice
+from dig_jax.mesh import notice
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it ignored
 notice.SAME_NOTICE_S = float(sys.argv[1])
 with notice.stop_on_notice():

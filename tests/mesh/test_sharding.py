@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from dig_jax.config import MeshConfig
 from dig_jax.mesh import sharding
-from dig_jax.model import params
+from dig_jax.model import config, specs
 from tests import ROOT
 
 
@@ -30,10 +30,10 @@ def mesh():
 
 
 def test_every_logical_axis_of_the_model_has_a_rule():
-    text = params.TextConfig(64, 16, 32, 2, 4, 2, 8, 1e4, (2, 1, 1), tied=False)
-    vision = params.VisionConfig(16, 32, 3, 2, 16, 16, (1,))
-    model = params.ModelConfig(text, vision, 1, 2, 3, 4, (5,), 0)
-    rows = dict(params.named_specs(params.model_specs(model)))
+    text = config.TextConfig(64, 16, 32, 2, 4, 2, 8, 1e4, (2, 1, 1), tied=False)
+    vision = config.VisionConfig(16, 32, 3, 2, 16, 16, (1,))
+    model = config.ModelConfig(text, vision, 1, 2, 3, 4, (5,), 0)
+    rows = dict(specs.named_specs(specs.model_specs(model)))
     assert {axis for row in rows.values() for axis in row.axes} <= set(sharding.RULES)
 
 
@@ -171,7 +171,7 @@ def test_machines_of_gpus_make_one_mesh_and_slices_of_tpus_do_not():
 CHILD = """
 import sys, jax, numpy as np
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[1]))
-from dig_jax import sharding
+from dig_jax.mesh import sharding
 from dig_jax.config import MeshConfig
 mesh = sharding.make_mesh(MeshConfig(fsdp=2, tensor=2))
 shares, count = sharding.process_shares(mesh)

@@ -12,9 +12,11 @@ import numpy as np
 from dig_jax.hf.weights import load_params, read_model_config
 from dig_jax.inputs.prompt import prompt_of_ids
 from dig_jax.model import qwen3vl
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.logprob import token_logp
-from dig_jax.model.params import ModelConfig, Params, model_specs, named_specs
+from dig_jax.model.params import Params
+from dig_jax.model.specs import model_specs, named_specs
 from scripts.make.random_checkpoint import write_random
 from tests import HF_OUTPUTS
 

@@ -21,9 +21,10 @@ import pytest
 from dig_jax.config import Config, DataConfig, EvalConfig, MeshConfig, ModelSource
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
-from dig_jax.model import attention, layers, qwen3vl, splash, text
+from dig_jax.model import attention, dot_attention, layers, qwen3vl, splash, text
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import model_specs, param_shapes
+from dig_jax.model.params import param_shapes
+from dig_jax.model.specs import model_specs
 from dig_jax.run.session import Session, open_session
 from tests import tiny_model
 
@@ -511,13 +512,13 @@ def test_unrolled_layers_are_a_loop_and_scanned_ones_are_not():
 
 def test_an_odd_prompt_reaches_cudnn_with_an_even_length(monkeypatch):
     """JAX differentiates cuDNN's attention over even lengths alone."""
-    plain, lengths = attention._dot, []
+    plain, lengths = dot_attention._dot, []
 
     def spy(kind, q, k, v, **masks):
         lengths.extend(a.shape[1] for a in (q, k, v))
         return plain("dot", q, k, v, **masks)
 
-    monkeypatch.setattr(attention, "_dot", spy)
+    monkeypatch.setattr(dot_attention, "_dot", spy)
     arrays, _ = prompt_case()
     assert arrays[0].shape[2] == PROMPT == 131
     found = attention.causal("cudnn", *arrays)

@@ -10,8 +10,9 @@ import pytest
 
 from dig_jax.model import text, vision
 from dig_jax.model.coldinit import comparing_init
-from dig_jax.model.params import model_specs, param_shapes
+from dig_jax.model.params import param_shapes
 from dig_jax.model.rope import rotate
+from dig_jax.model.specs import model_specs
 from tests import tiny_model
 
 ROWS, COLS = 3, 4

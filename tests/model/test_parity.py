@@ -19,7 +19,7 @@ import pytest
 from dig_jax.config import MeshConfig
 from dig_jax.mesh.sharding import make_mesh, param_shardings
 from dig_jax.model import qwen3vl, vision
-from dig_jax.model.params import model_specs
+from dig_jax.model.specs import model_specs
 from dig_jax.sampler.rollout import make_sampler
 from scripts.make.random_checkpoint import sketch
 from tests.model import mistakes

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dig_jax.model.params import init_params, model_specs, named_specs
+from dig_jax.model.params import init_params
 from dig_jax.model.sizes import released
+from dig_jax.model.specs import model_specs, named_specs
 
 PUBLISHED = {  # parameters, tensors of the checkpoint
     "2b": (2_127_532_032, 625),

@@ -19,7 +19,7 @@ from dig_jax.common import typed
 from dig_jax.config import Config, MeshConfig, config_hash, to_json
 from dig_jax.convert import folders
 from dig_jax.data import records
-from dig_jax.data.feed import fetch, pipeline
+from dig_jax.data.feed import checks, fetch, pipeline
 from dig_jax.doctor import folder
 from dig_jax.run import best, checkpoint
 from tests import ROOT
@@ -109,7 +109,7 @@ def test_kill_9_in_the_middle_of_saving_loses_no_reported_step(storage, tmp_path
     """A second process writes; this one, which has listed the folder before, sees what it wrote."""
     assert checkpoint.latest_step(RUN) is None
     code = CHILD.replace("Config(run_dir=sys.argv[1])", "typed.override(Config(), sys.argv[1:])")
-    code = code.replace("from dig_jax import checkpoint", "from dig_jax import checkpoint, typed")
+    code = "from dig_jax.common import typed\n" + code
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, f"checkpoint.root={RUN}"]
     child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
@@ -132,7 +132,9 @@ TOGETHER = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from dig_jax import best, checkpoint, distributed, typed
+from dig_jax.common import typed
+from dig_jax.mesh import distributed
+from dig_jax.run import best, checkpoint
 from dig_jax.config import Config
 cfg = typed.override(Config(), sys.argv[1:])
 with distributed.joined():
@@ -276,7 +278,7 @@ def test_pairs_of_a_bucket_are_copied_once_and_are_those_of_a_folder(storage, up
     first = fetched(storage)
     assert len(first) == 4  # two shards of each bucket that is drawn from
     assert not [name for name in first if "heldout" in name]
-    assert pipeline.check_data(config(DATA)) == SIZES
+    assert checks.check_data(config(DATA)) == SIZES
     assert {name.split("/")[0] for name in fetched(storage)} == {"heldout"}
     here = tmp_path / ".cache" / "data" / BUCKET / "data" / "pairs"
     assert fetch.copy_of(DATA, "single").resolve() == here / "single"
@@ -347,7 +349,8 @@ def test_a_copy_without_room_is_refused_with_both_figures(storage, uploaded, mon
 
 COPY = """
 import hashlib, os, signal, sys
-from dig_jax.data import fetch, records
+from dig_jax.data import records
+from dig_jax.data.feed import fetch
 if sys.argv[2] == "die":  # as kill -9 between two shards: the second has bytes but no name
     fetch._STREAMS, plain = 1, fetch._chunks
     def chunks(there, name):

@@ -168,7 +168,7 @@ def test_the_stored_configuration_is_readable_json(tmp_path):
 
 CHILD = """
 import sys, jax.numpy as jnp
-from dig_jax import checkpoint
+from dig_jax.run import checkpoint
 from dig_jax.config import Config
 cfg = Config(run_dir=sys.argv[1])
 for step in range(1, 500):

@@ -12,14 +12,10 @@ from dig_jax.common import typed
 from dig_jax.config import MeshConfig
 from dig_jax.hf import files, weights
 from dig_jax.mesh import sharding
-from dig_jax.model.params import (
-    ModelConfig,
-    first_blocks,
-    model_specs,
-    named_specs,
-    placed_shapes,
-)
+from dig_jax.model.config import ModelConfig, first_blocks
+from dig_jax.model.params import placed_shapes
 from dig_jax.model.sizes import released
+from dig_jax.model.specs import model_specs, named_specs
 from dig_jax.run import checkpoint
 from dig_jax.run.dryrun import dry_run
 from tests.test_train import finish, micro_config, start

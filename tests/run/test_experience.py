@@ -9,7 +9,7 @@ import pytest
 
 from dig_jax.boxes import BoxSet
 from dig_jax.config import Config
-from dig_jax.data.feed.pipeline import Batch
+from dig_jax.data.feed.batch import Batch
 from dig_jax.reward.parse import parse
 from dig_jax.reward.reward import Reward
 from dig_jax.run.experience import Experience, draw_until_spread

@@ -8,7 +8,9 @@ import pytest
 
 from dig_jax.boxes import pad_boxes
 from dig_jax.config import Config, DataConfig, EvalConfig, RewardConfig
-from dig_jax.data.feed.pipeline import KINDS, Batch, check_data, eval_pairs
+from dig_jax.data.feed.batch import KINDS, Batch
+from dig_jax.data.feed.checks import check_data
+from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.learner.sft import answer_text
 from dig_jax.reward.reward import make_reward, score_texts
 from dig_jax.run import validation

@@ -86,7 +86,7 @@ def test_without_answers_a_config_is_needed(tmp_path, capsys):
 
 def test_rows_of_a_batch_keep_real_pairs_and_their_answers():
     from dig_jax.boxes import pad_boxes
-    from dig_jax.data.feed.pipeline import Batch
+    from dig_jax.data.feed.batch import Batch
 
     batch = Batch(
         images=np.zeros((2, 2, 4, 4, 3), np.uint8),

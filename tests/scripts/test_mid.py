@@ -16,8 +16,9 @@ from dig_jax.data.__main__ import main as data
 from dig_jax.inputs.prompt import load_processor, make_prompt
 from dig_jax.model import attention
 from dig_jax.model.coldinit import comparing_init
-from dig_jax.model.params import count, model_specs
+from dig_jax.model.params import count
 from dig_jax.model.sizes import released
+from dig_jax.model.specs import model_specs
 from dig_jax.run.runlog import read_rows
 from scripts.make import base
 from tests import ROOT

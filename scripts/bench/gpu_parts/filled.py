@@ -9,8 +9,10 @@ from dig_jax.inputs.prompt import prompt_of_ids, repeat_prompt
 from dig_jax.learner.grpo import TrainState
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.layout import Layout
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
-from dig_jax.model.params import ModelConfig, init_params, model_specs
+from dig_jax.model.params import init_params
+from dig_jax.model.specs import model_specs
 from dig_jax.sampler.rollout import Rollout
 from tpu.phases import PromptShape
 

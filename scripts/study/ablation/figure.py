@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dig_jax.pictures.contact import FAINT, INK
+from dig_jax.pictures.drawing import FAINT, INK
 from scripts.study.ablation.plan import Plan
 from scripts.study.ablation.tables import BASE, curves
 

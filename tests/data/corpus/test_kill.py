@@ -21,7 +21,9 @@ from tests.data.test_records import CONFIG, FAKE, SPEC, hashes, quiet
 _CHILD = """
 import os, signal, sys
 from tests.data import test_records as t
-from dig_jax.data import machine, records, supervise
+from dig_jax.common import machine
+from dig_jax.data import records
+from dig_jax.data.render import supervise
 kind, count = {kind!r}, {count}
 seen = 0
 def tick():

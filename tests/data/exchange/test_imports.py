@@ -18,7 +18,7 @@ from dig_jax.data.corpus.splits import render_split
 from dig_jax.data.exchange.export import export
 from dig_jax.data.exchange.foreign import Columns
 from dig_jax.data.exchange.imports import find_files, import_split
-from dig_jax.data.feed import pipeline
+from dig_jax.data.feed import checks, pipeline
 from dig_jax.data.scene.draws import Draw, SplitSpec
 from dig_jax.data.scene.look import SceneConfig
 from dig_jax.inputs.images import resize
@@ -177,7 +177,7 @@ def test_training_mixes_imported_and_rendered_pairs(root, natural_file, tmp_path
     cfg = config(
         tmp_path / "r", Stage(2, {"natural": 1.0}), Stage(4, {"mixed": 0.5, "natural": 0.5})
     )
-    assert pipeline.check_data(cfg) == {"mixed": 7, "natural": 10, "held": 10}
+    assert checks.check_data(cfg) == {"mixed": 7, "natural": 10, "held": 10}
     batches = list(pipeline.train_pairs(cfg, 0))
     assert [sorted(batch.bucket.tolist()) for batch in batches] == [
         [1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1],

@@ -14,7 +14,7 @@ import pytest
 from dig_jax.common import typed
 from dig_jax.config import Config, CurriculumConfig, DataConfig, EvalConfig, Stage
 from dig_jax.data import records
-from dig_jax.data.feed import pipeline
+from dig_jax.data.feed import checks, curriculum, pipeline, workers
 from dig_jax.inputs.images import resize
 
 SIZES = {"single": 5, "dual": 4, "heldout": 7}
@@ -70,7 +70,7 @@ def identities(batches):
 def test_a_batch_holds_the_pairs_the_index_table_names(root):
     cfg = config(root)
     batches = list(pipeline.train_pairs(cfg, 0))
-    table = pipeline.index_table(cfg, SIZES)
+    table = curriculum.index_table(cfg, SIZES)
     got = list(itertools.chain.from_iterable(identities(batches)))
     assert got == list(zip(table.bucket.tolist(), table.offset.tolist(), strict=True))
     assert len(batches) == 8
@@ -186,9 +186,9 @@ def test_decoded_copies_are_read_without_decoding_a_picture(root, monkeypatch):
 def test_copies_are_made_for_training_at_the_models_size_and_before_it_starts(root):
     """Not by a check that does not know the size, and never of the evaluation's split."""
     cfg = config(root, "data.cache=decoded")
-    pipeline.check_data(cfg)
+    checks.check_data(cfg)
     assert not list(root.glob("*/decoded"))
-    assert pipeline.check_data(cfg, size=(24, 48)) == SIZES
+    assert checks.check_data(cfg, size=(24, 48)) == SIZES
     pipeline.eval_pairs(cfg)
     found = sorted(str(path.relative_to(root)) for path in root.glob("*/decoded/*"))
     assert found == ["dual/decoded/48x24", "single/decoded/48x24"]
@@ -229,7 +229,7 @@ def test_a_bad_record_is_found_while_copies_are_made_before_the_first_batch(root
 
 
 def spying_collate(rows, *, max_boxes):
-    """`_collate` in a worker; `real` tells: another process than the tests', and no backend."""
+    """`collate` in a worker; `real` tells: another process than the tests', and no backend."""
     from jax._src import xla_bridge
 
     importlib.import_module(os.environ["TESTS_PROGRAM"])
@@ -238,7 +238,7 @@ def spying_collate(rows, *, max_boxes):
     return batch.replace(real=np.array([all(facts)] * len(rows)))
 
 
-COLLATE = pipeline._collate
+COLLATE = pipeline.collate
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def by_workers(tmp_path_factory):
         write_split(root, split, [pair(split, i) for i in range(size)])
     straight = list(pipeline.train_pairs(config(root), 0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_collate", spying_collate)
+        patch.setattr(pipeline, "collate", spying_collate)
         patch.setenv("TESTS_PID", str(os.getpid()))
         patch.setenv("TESTS_PROGRAM", "dig_jax.data.feed.pipeline")
         two = pipeline.train_pairs(config(root, "data.workers=2", "data.cache=decoded"), 1)
@@ -300,12 +300,12 @@ def test_batches_of_workers_are_plain_arrays_that_own_their_memory(by_workers):
 def test_a_worker_whose_program_has_started_jax_refuses_to_work(root):
     assert jax.devices()  # as a script without a main guard would
     with pytest.raises(RuntimeError, match=r"worker 1 of 2: .* started a JAX backend; .*workers=0"):
-        pipeline._refuse_backend(1, 2)
+        workers._refuse_backend(1, 2)
 
 
 def test_too_little_shared_memory_is_found_before_a_worker_starts(root, monkeypatch):
     free = shutil.disk_usage(root)._replace(free=64 << 20)
-    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: free)
     monkeypatch.setattr(pipeline, "_SHARED_MEMORY", root)
     cfg = config(root, "data.workers=3", "data.prefetch=5")
     with pytest.raises(ValueError, match=r"data.workers=3 .*=5 need up to 84 MB .* has 67 MB left"):
@@ -323,7 +323,7 @@ def test_evaluation_pads_its_last_batch_and_says_so(root):
 def test_a_bucket_of_weight_zero_needs_no_files(root):
     assert "mixed" in config(root).data.buckets
     assert not (root / "mixed").exists()
-    assert pipeline.check_data(config(root)) == SIZES
+    assert checks.check_data(config(root)) == SIZES
 
 
 def test_missing_data_names_the_command_that_makes_it(root):
@@ -333,7 +333,7 @@ def test_missing_data_names_the_command_that_makes_it(root):
 
 def test_too_few_held_out_pairs_are_an_error_with_both_numbers(root):
     with pytest.raises(ValueError, match=r"eval.pairs=9, but .*heldout holds 7; .*eval.pairs=7"):
-        pipeline.check_data(config(root, "eval.pairs=9"))
+        checks.check_data(config(root, "eval.pairs=9"))
 
 
 def test_a_wrong_image_size_is_found_before_the_first_batch(root):
@@ -362,7 +362,7 @@ def test_a_flipped_byte_is_found_when_the_split_is_opened(root):
     data[1000] ^= 0xFF  # inside the first record's PNG
     path.write_bytes(bytes(data))
     with pytest.raises(ValueError, match=r"dual/pairs-00001-of-00002.arrayrecord is corrupt"):
-        pipeline.check_data(config(root))
+        checks.check_data(config(root))
 
 
 def test_processes_must_divide_the_batch(root):
