@@ -18,7 +18,7 @@ from dig_jax.config import config_text
 from dig_jax.config.commandline import parse_with_config
 from dig_jax.data.feed.curriculum import stage_of
 from dig_jax.data.feed.pipeline import spare_pairs, train_pairs
-from dig_jax.learner.grpo import TrainState, enter_stage
+from dig_jax.learner.state import TrainState, enter_stage
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.distributed import joined
 from dig_jax.mesh.notice import stop_on_notice

@@ -16,8 +16,9 @@ import jax
 from jax.sharding import NamedSharding
 
 from dig_jax.inputs.decoding import Decoding
-from dig_jax.learner.grpo import TrainState, make_update
+from dig_jax.learner.grpo import make_update
 from dig_jax.learner.optim import Optimizer, make_optimizer, opt_shardings
+from dig_jax.learner.state import TrainState
 from dig_jax.learner.trainable import split
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout

@@ -13,7 +13,7 @@ import pytest
 from dig_jax.config import Config, DataConfig, LoraConfig, ModelSource
 from dig_jax.convert import folders
 from dig_jax.hf import weights
-from dig_jax.learner.grpo import TrainState
+from dig_jax.learner.state import TrainState
 from dig_jax.model.params import Params, param_shapes
 from dig_jax.model.specs import model_specs
 from dig_jax.run import best, checkpoint

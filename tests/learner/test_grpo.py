@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from dig_jax.config import GrpoConfig, OptimConfig
-from dig_jax.learner.grpo import TrainState, make_update
+from dig_jax.learner.grpo import make_update
 from dig_jax.learner.loss import Answers, token_loss
 from dig_jax.learner.objective import token_weights
 from dig_jax.learner.optim import Optimizer, make_optimizer
+from dig_jax.learner.state import TrainState
 from dig_jax.learner.trainable import parameter_names
-from dig_jax.sampler.rollout import Rollout, make_scorer
+from dig_jax.sampler.rollout import Rollout
+from dig_jax.sampler.scorer import make_scorer
 from tests import tiny_model
 
 CFG = GrpoConfig(clip_low=0.2, clip_high=0.28, dual_clip=3.0, kl_coef=0.01, vocab_chunk=64)

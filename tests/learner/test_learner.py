@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from dig_jax.config import Config, CurriculumConfig, GrpoConfig, LoraConfig, OptimConfig
-from dig_jax.learner.grpo import TrainState, enter_stage, make_update
+from dig_jax.learner.grpo import make_update
 from dig_jax.learner.optim import make_optimizer
+from dig_jax.learner.state import TrainState, enter_stage
 from dig_jax.learner.trainable import join, parameter_names, split, trained_names
 from dig_jax.model import lora
 from dig_jax.model.config import LoraShape
 from dig_jax.model.params import param_shapes
 from dig_jax.model.qwen3vl import see_images
 from dig_jax.model.specs import model_specs
-from dig_jax.sampler.rollout import Rollout, make_sampler, make_scorer
+from dig_jax.sampler.rollout import Rollout, make_sampler
+from dig_jax.sampler.scorer import make_scorer
 from tests import tiny_model
 
 PAIRS, GROUP, TOKENS = 4, 3, 5

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from dig_jax.config import GrpoConfig, OptimConfig
-from dig_jax.learner.grpo import TrainState, make_update
+from dig_jax.learner.grpo import make_update
 from dig_jax.learner.optim import make_optimizer
+from dig_jax.learner.state import TrainState
 from dig_jax.learner.trainable import parameter_names, split
 from dig_jax.model.params import param_shapes
 from dig_jax.model.specs import model_specs

@@ -12,7 +12,7 @@ from dig_jax.model.params import count, param_shapes
 from dig_jax.model.qwen3vl import SeenImages, see_images
 from dig_jax.model.sizes import released
 from dig_jax.model.specs import is_spec, model_specs
-from dig_jax.sampler.rollout import make_scorer
+from dig_jax.sampler.scorer import make_scorer
 
 PROMPT, ANSWERS, LENGTH, CELLS = 403, 3, 96, 150  # two 480x320 images
 MODEL = dataclasses.replace(released("4b"), attention="xla")

@@ -10,7 +10,7 @@ import pytest
 
 from dig_jax.config import Config, EvalConfig, GrpoConfig, MeshConfig, OptimConfig, RolloutConfig
 from dig_jax.mesh import programs, sharding
-from dig_jax.sampler.rollout import make_scorer
+from dig_jax.sampler.scorer import make_scorer
 from tests import tiny_model
 
 PAIRS, GROUP, LENGTH = 8, 2, 6

@@ -9,6 +9,7 @@ import pytest
 
 from dig_jax.model import qwen3vl
 from dig_jax.sampler import rollout
+from dig_jax.sampler.scorer import make_scorer
 from tests import tiny_model
 
 PAIRS, GROUP, TOKENS = 4, 4, 6
@@ -113,9 +114,7 @@ def test_masks_run_through_the_first_stop_token():
 
 @cache
 def score_of(temperature: float):
-    return tiny_model.quick_jit(
-        rollout.make_scorer(tiny_model.CONFIG, temperature=temperature, chunk=24)
-    )
+    return tiny_model.quick_jit(make_scorer(tiny_model.CONFIG, temperature=temperature, chunk=24))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
