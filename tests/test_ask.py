@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dig_jax import ask
-from dig_jax.convert import folders
+from dig_jax.convert.__main__ import main
 from tests.tiny_model import ASSETS
 
 LENGTH = ["--max-tokens", "24"]
@@ -41,7 +41,7 @@ def test_two_pictures_of_different_sizes_get_an_answer_that_a_bucket_does_not_ch
 
 def test_an_import_on_four_devices_answers_as_the_folder_it_came_from(capsys, pictures, tmp_path):
     imported = str(tmp_path / "orbax")
-    assert folders.main(["import", "--source", str(ASSETS), "--out", imported]) == 0
+    assert main(["import", "--source", str(ASSETS), "--out", imported]) == 0
     exact = answer(capsys, *pictures)
     ask.main(["--source", imported, "--devices", "4", *LENGTH, *pictures])
     assert capsys.readouterr().out == exact.splitlines()[-1] + "\n"

@@ -9,6 +9,7 @@ from dig_jax import report
 from dig_jax.common import typed
 from dig_jax.config import Config, DataConfig, EvalConfig, to_json
 from dig_jax.data import records
+from dig_jax.scoring.metrics import METRICS
 
 X, Y, PAIRS = 48, 32, 8
 BOX = [0.25, 0.25, 0.5, 0.5]
@@ -19,7 +20,7 @@ def evaluation(name, reward, *, half=0.1, **protocol):
     share = reward / 3
     row = {"n_true": 1, "text": "", "verdict": "ok", "pred": [BOX], "true": [BOX]}
     row |= {"match": [0], "match_iou": [1.0], "f1": share, "iou": share, "reward": reward}
-    names = (*report.METRICS, "f1_n1", "count_ok_n1", "n_pred_n1")
+    names = (*METRICS, "f1_n1", "count_ok_n1", "n_pred_n1")
     summary = {metric: [share, share - half, share + half] for metric in names}
     summary["reward"] = [reward, reward - half, reward + half]
     protocol = {

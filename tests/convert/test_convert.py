@@ -12,6 +12,7 @@ import pytest
 
 from dig_jax.config import Config, DataConfig, LoraConfig, ModelSource
 from dig_jax.convert import folders
+from dig_jax.convert.__main__ import main
 from dig_jax.hf import weights
 from dig_jax.learner.state import TrainState
 from dig_jax.model.params import Params, param_shapes
@@ -58,7 +59,7 @@ def run(made, tmp_path):
 
 
 def call(*words) -> int:
-    return folders.main([str(word) for word in words])
+    return main([str(word) for word in words])
 
 
 def test_the_newest_checkpoint_comes_back_bit_for_bit(made, tmp_path, capsys):

@@ -21,7 +21,15 @@ import pytest
 from dig_jax.config import Config, DataConfig, EvalConfig, MeshConfig, ModelSource
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
-from dig_jax.model import attention, dot_attention, layers, qwen3vl, splash, text
+from dig_jax.model import (
+    attention,
+    dot_attention,
+    layers,
+    plain_attention,
+    qwen3vl,
+    splash,
+    text,
+)
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.params import param_shapes
 from dig_jax.model.specs import model_specs
@@ -39,7 +47,7 @@ GRIDS = np.array([[12, 14], [9, 10], [12, 7]])
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Several chunks and several blocks at the sizes of a test."""
-    monkeypatch.setattr(attention, "ROWS", 16)
+    monkeypatch.setattr(plain_attention, "ROWS", 16)
     monkeypatch.setattr(splash, "BLOCK", 128)
 
 

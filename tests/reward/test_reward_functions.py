@@ -310,7 +310,7 @@ def test_a_function_that_cannot_be_used_is_refused_by_field_and_remedy(
 
 
 def test_a_session_refuses_a_function_before_it_reads_anything(monkeypatch):
-    monkeypatch.setattr(session.hf, "read_model_config", None)
+    monkeypatch.setattr(session.weights, "read_model_config", None)
     cfg = Config(model=ModelSource(str(ASSETS)), reward=RewardConfig(function="nowhere_at_all:f"))
     with pytest.raises(ValueError, match=r"nowhere_at_all cannot be imported .*nowhere_at_all.py"):
         session.open_session(cfg)

@@ -66,7 +66,7 @@ def test_the_mid_shape_keeps_the_released_proportions():
 
 def test_the_tiny_shape_is_the_shipped_models():
     """Renamed and made a row of a table, it still describes what the repository ships."""
-    shipped = base.hf.read_model_config(ASSETS)
+    shipped = base.weights.read_model_config(ASSETS)
     assert base.shaped("tiny", load_processor(ASSETS)) == shipped
 
 

@@ -96,7 +96,8 @@ def test_scratch_of_a_killed_supervisor_is_swept_by_the_next_one(tmp_path):
 def test_a_full_disk_stops_the_run_and_loses_no_whole_shard(uninterrupted, tmp_path):
     """A limit on the size of files stands for the disk: the kernel refuses the bytes alike."""
     code = (
-        "import resource, signal, test_records as t\n"
+        "import resource, signal\n"
+        "from tests.data import test_records as t\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "def report(done, total, note):\n"
         "    if note: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
