@@ -3,7 +3,7 @@
 Hardware: v5e-16 as it stands (16 chips, mesh 2 x 8, one pair per chip at a time); other slices by
 `--set mesh.fsdp=... --set mesh.tensor=... --set pairs_per_step=...`, which `python -m
 tpu.preflight --slice NAME --model 8B --config configs/pod_8b.py` prints with the memory each
-phase takes. Expect of it what RESULTS.md says. Time and result: not run yet.
+phase takes. Expect of it what docs/results/preflight.md says. Time and result: not run yet.
 
 The vision tower is frozen, so a step encodes its images once; `--set optim.freeze=` trains it.
 Answers of one pair are trained one at a time: 2,048 tokens beside their prompt fill a chip.

@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh                     what a commit must pass
 #   scripts/test.sh --all               and the second line: tests marked slow (half as long again)
-#   scripts/test.sh tests/learner/test_grpo.py  a part, its slow tests too
+#   scripts/test.sh tests/learner       a part, its slow tests too
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 chosen=()

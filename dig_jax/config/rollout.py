@@ -19,7 +19,7 @@ class RolloutConfig:
     # (1) A full cache is replaced by one of twice the length, up to max_tokens, so that a step
     #     reads what answers have written rather than what they may. A program for each length.
     # (2) Once they fit, again and again. 0.5 saves most of the time that ended answers take,
-    #     0.7 computes fewer empty rows with more programs. RESULTS.md has figures.
+    #     0.7 computes fewer empty rows with more programs. docs/results/rollout.md has figures.
     # (3) model: as model.layers. unroll: a copy of the program per block, and of the weights while
     #     decoding. A small model on a CPU decodes 1.4 times as fast and compiles half as fast; on a
     #     GPU a scan copies every block's weights and keys at every token. auto: unroll on a GPU.

@@ -9,7 +9,7 @@ is read once for several answers as long as several are running. Rows never leav
 Filling a slot anew when its answer ends was the other way: S < G slots for each pair, its next
 answer in the first that is free. Every slot is then at a token of its own, so a cache must have
 room for the longest answer from the start, and the weights are read for G / S times as many steps.
-RESULTS.md has the figures of both.
+docs/results/rollout.md has the figures of both.
 """
 
 from dataclasses import dataclass

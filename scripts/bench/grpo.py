@@ -23,102 +23,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any, NamedTuple
 
 import numpy as np
 
-QUESTION = "Find every difference between the two images. Answer with a JSON list of bbox_2d boxes."
-BETA, RATE = 0.005, 1e-7
-
-
-@dataclass(frozen=True)
-class Task:
-    """What both sides do.
-
-    pairs x group answers of `tokens` tokens to images [height, width]; `steps` are counted
-    """
-
-    folder: str
-    images: str  # .npy, u8[pairs, 2, height, width, 3]
-    pairs: int
-    group: int
-    tokens: int
-    warm: int
-    steps: int
-
-
-def cheap_reward(text: str) -> float:
-    """The share of digits in a text: something to differ by, computed in no time."""
-    return sum(c.isdigit() for c in text) / max(1, len(text))
-
-
-def cpu_seconds(function) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+from scripts.bench.grpo_task import BETA, QUESTION, RATE, Task, cheap_reward, cpu_seconds
 
 
 def run_ours(task: Task) -> dict:
     """Our step as `dig_jax.train` makes it, around the package's own functions."""
-    from dataclasses import replace
-
     import jax
 
-    from dig_jax.config import (
-        Config,
-        GrpoConfig,
-        ModelSource,
-        OptimConfig,
-        PromptConfig,
-        RolloutConfig,
-    )
-    from dig_jax.hf.weights import load_params, read_model_config
-    from dig_jax.inputs.prompt import decode_answers, load_processor, make_prompt, repeat_prompt
-    from dig_jax.learner.grpo import TrainState, make_update
-    from dig_jax.learner.optim import make_optimizer
-    from dig_jax.learner.trainable import trained_names
-    from dig_jax.mesh import programs, sharding
-    from dig_jax.mesh.layout import Layout
-    from dig_jax.model.params import param_shapes
-    from dig_jax.model.specs import model_specs
-
-    images = np.load(task.images)
-    model = replace(read_model_config(task.folder), eos_tokens=(-1,))
-    processor = load_processor(task.folder)
-    size = images.shape[2:4]
-    cfg = Config(
-        model=ModelSource(task.folder),
-        pairs_per_step=task.pairs,
-        prompt=PromptConfig(QUESTION),
-        # as configs/tiny_cpu.py, but no answer ends, so that no row is packed
-        rollout=RolloutConfig(task.group, task.tokens, chunk=20, layers="unroll"),
-        grpo=GrpoConfig(kl_coef=BETA, accumulate=task.pairs),
-        optim=OptimConfig(rate=RATE),
-    )
-    row = make_prompt(
-        cfg.prompt, processor, model, [[size, size]], names=["pair"], answer=task.tokens
-    )
-    prompt = repeat_prompt(row, task.pairs)
-    shapes = param_shapes(model_specs(model))
-    optimizer, trained = make_optimizer(cfg.optim, cfg.steps, shapes), trained_names(cfg, shapes)
-    params = load_params(task.folder, model)
-    state = jax.jit(lambda p: TrainState.start(p, optimizer, cfg.grpo, trained))(params)
-    sample = programs.jit_sampler(
-        Layout(cfg, sharding.make_mesh(cfg.mesh, jax.devices()[:1]), model)
-    )
-    update = make_update(cfg.grpo, model, optimizer, trained, temperature=1.0)
-    update = jax.jit(update, donate_argnums=0)
-    root = jax.random.key(0)
+    ours = our_side(task)
+    state, images, root = ours.state, np.load(task.images), jax.random.key(0)
 
     def step(state, number):
-        rollout = sample(state.params, prompt, images, jax.random.fold_in(root, number))
-        host = jax.device_get(rollout)
+        key = jax.random.fold_in(root, number)
+        host = jax.device_get(rollout := ours.sample(state.params, ours.prompt, images, key))
         lengths = host.valid.sum(-1)
-        texts = decode_answers(processor, host.tokens, lengths, stops=model.eos_tokens)
+        texts = ours.texts(host.tokens, lengths)
         rewards = np.array([[cheap_reward(t) for t in answers] for answers in texts], np.float32)
-        state, stats, _ = update(state, prompt, images, rollout, rewards)
+        state, stats, _ = ours.update(state, ours.prompt, images, rollout, rewards)
         jax.device_get(stats)
         return state, int(lengths.sum())
 
@@ -127,124 +56,85 @@ def run_ours(task: Task) -> dict:
         start = time.process_time()
         state, tokens = step(state, number)
         spent.append(time.process_time() - start)
-    alone = [
-        cpu_seconds(lambda: jax.block_until_ready(sample(state.params, prompt, images, root)))
-        for _ in range(3)
-    ]
+
+    def sample():
+        jax.block_until_ready(ours.sample(state.params, ours.prompt, images, root))
+
     return {
-        "prompt": int(row.length[0]),
+        "prompt": int(ours.prompt.length[0]),
         "tokens": tokens,
         "step_s": median(spent[task.warm :]),
-        "rollout_s": median(alone),
+        "rollout_s": median(cpu_seconds(sample) for _ in range(3)),
     }
 
 
-def run_trl(task: Task) -> dict:
-    """`GRPOTrainer` on CPU: one generation batch per optimiser step, no checkpointing, no logs."""
-    import torch
-    from datasets import Dataset
-    from PIL import Image
-    from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+class OurSide(NamedTuple):
+    """What a step of ours is made of."""
 
-    torch.set_num_threads(1)
-    images = np.load(task.images)
-    ask = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": QUESTION}]
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": ask}],
-            "images": [Image.fromarray(image) for image in pair],
-        }
-        for pair in images
-    ]
-    ends, lengths, counted = [], [], []
-
-    def reward(completions, completion_ids, **_) -> list[float]:
-        lengths.append(sum(map(len, completion_ids)))
-        texts = [answer[0]["content"] for answer in completions]
-        return [cheap_reward(text) for text in texts]
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, *_, **__):
-            ends.append(time.process_time())
-
-    answers = task.pairs * task.group
-    with tempfile.TemporaryDirectory() as scratch:
-        args = GRPOConfig(
-            output_dir=scratch,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            per_device_train_batch_size=answers,
-            num_generations=task.group,
-            max_completion_length=task.tokens,
-            generation_kwargs={"min_new_tokens": task.tokens},
-            temperature=1.0,
-            beta=BETA,
-            learning_rate=RATE,
-            max_steps=task.warm + task.steps,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=0,
-        )
-        trainer = GRPOTrainer(
-            model=task.folder,
-            reward_funcs=reward,
-            args=args,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=picture_processor(task.folder),
-            callbacks=[Clock()],
-        )
-        trainer.train()
-    given = trl_rows(trainer.processing_class, rows, task.group)
-
-    @torch.no_grad()
-    def generate():
-        made = trainer.model.generate(**given, generation_config=trainer.generation_config)
-        counted.append(made[:, given["input_ids"].shape[1] :].numel())
-
-    trainer.model.eval()
-    alone = [cpu_seconds(generate) for _ in range(3)]
-    return {
-        "prompt": int(given["attention_mask"][0].sum()),
-        "tokens": lengths[-1],
-        "rollout_tokens": counted[-1],
-        "step_s": median(np.diff(ends[task.warm - 1 :]).tolist()),
-        "rollout_s": median(alone),
-        "params_in": str(next(trainer.model.parameters()).dtype),
-    }
+    state: Any  # TrainState
+    prompt: Any  # PromptInputs of all pairs
+    sample: Callable
+    texts: Callable  # of tokens and lengths
+    update: Callable
 
 
-def picture_processor(folder: str):
-    """Hugging Face's Qwen3VLProcessor for images alone: its video part would need torchvision."""
-    from transformers import (
-        AutoTokenizer,
-        ProcessorMixin,
-        Qwen2VLImageProcessorPil,
-        Qwen3VLProcessor,
+def our_side(task: Task) -> OurSide:
+    """Weights, programs and prompt of a task, on one device."""
+    from dataclasses import replace
+
+    import jax
+
+    from dig_jax.config import Config
+    from dig_jax.hf.weights import load_params, read_model_config
+    from dig_jax.inputs.prompt import decode_answers, load_processor, make_prompt, repeat_prompt
+    from dig_jax.learner.grpo import make_update
+    from dig_jax.learner.optim import make_optimizer
+    from dig_jax.learner.state import TrainState
+    from dig_jax.learner.trainable import trained_names
+    from dig_jax.mesh import programs, sharding
+    from dig_jax.mesh.layout import Layout
+    from dig_jax.model.params import param_shapes
+    from dig_jax.model.specs import model_specs
+
+    cfg: Config = our_config(task)
+    model = replace(read_model_config(task.folder), eos_tokens=(-1,))
+    processor, size = load_processor(task.folder), np.load(task.images).shape[2:4]
+    row = make_prompt(
+        cfg.prompt, processor, model, [[size, size]], names=["pair"], answer=task.tokens
+    )
+    shapes = param_shapes(model_specs(model))
+    optimizer, trained = make_optimizer(cfg.optim, cfg.steps, shapes), trained_names(cfg, shapes)
+    start = jax.jit(lambda p: TrainState.start(p, optimizer, cfg.grpo, trained))
+    layout = Layout(cfg, sharding.make_mesh(cfg.mesh, jax.devices()[:1]), model)
+    update = make_update(cfg.grpo, model, optimizer, trained, temperature=1.0)
+    return OurSide(
+        state=start(load_params(task.folder, model)),
+        prompt=repeat_prompt(row, task.pairs),
+        sample=programs.jit_sampler(layout),
+        texts=partial(decode_answers, processor, stops=model.eos_tokens),
+        update=jax.jit(update, donate_argnums=0),
     )
 
-    class PictureProcessor(Qwen3VLProcessor):
-        def __init__(self, image_processor, tokenizer, chat_template=None):
-            for kind in ("image", "video"):
-                token = f"<|{kind}_pad|>"
-                setattr(self, f"{kind}_token", token)
-                setattr(self, f"{kind}_token_id", tokenizer.convert_tokens_to_ids(token))
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    images = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    return PictureProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+def our_config(task: Task):
+    """configs/tiny_cpu.py's, but no answer ends, so that no row is packed."""
+    from dig_jax.config import (
+        Config,
+        GrpoConfig,
+        ModelSource,
+        OptimConfig,
+        PromptConfig,
+        RolloutConfig,
+    )
 
-
-def trl_rows(processor, rows: list[dict], group: int) -> dict:
-    """The batch that the trainer gives `generate`: every prompt `group` times."""
-    text = processor.apply_chat_template(rows[0]["prompt"], add_generation_prompt=True)
-    images = [row["images"] for row in rows for _ in range(group)]
-    batch = processor(images=images, text=[text] * len(images), padding=True, return_tensors="pt")
-    return dict(batch)
+    return Config(
+        model=ModelSource(task.folder),
+        pairs_per_step=task.pairs,
+        prompt=PromptConfig(QUESTION),
+        rollout=RolloutConfig(task.group, task.tokens, chunk=20, layers="unroll"),
+        grpo=GrpoConfig(kl_coef=BETA, accumulate=task.pairs),
+        optim=OptimConfig(rate=RATE),
+    )
 
 
 def pinned(side: str, task: Task, core: int) -> dict:
@@ -303,6 +193,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.side:
         side, task = args.side
+        from scripts.bench.trl_side import run_trl
+
         run = {"ours": run_ours, "trl": run_trl}[side]
         print(json.dumps(run(Task(**json.loads(task)))))
         return

@@ -1,6 +1,7 @@
 """DiG's ablations in one command: train every arm with every seed, score all alike, tell.
 
-    python -m scripts.study.ablate --root runs/ablations --seeds 0 1 2 --jobs 2 --results RESULTS.md
+    python -m scripts.study.ablate --root runs/ablations --seeds 0 1 2 --jobs 2 \
+        --results docs/results/ablations.md
     python -m scripts.study.ablate --root runs/ablations --only table4 --steps 50 --dry-run
 
 The same command continues: finished runs are skipped, stopped ones go on from their last
@@ -99,11 +100,11 @@ def write_report(plan: Plan, modes: list[str], failures: list[str], args) -> Pat
     page = plan.root / "ablation.md"
     write_whole(page, text)
     if args.results:
-        shown = args.results.parent / "docs" / "ablation.png"
-        shown.parent.mkdir(exist_ok=True)
+        shown = args.results.with_name(picture.name)
         shown.write_bytes(picture.read_bytes())
-        link = results.link_from(args.results, shown)
-        results.replace_section(args.results, results.section(plan, scores, figure=link, **told))
+        results.replace_section(
+            args.results, results.section(plan, scores, figure=shown.name, **told)
+        )
     return page
 
 

@@ -344,7 +344,7 @@ def test_tables_hold_the_means_over_seeds_and_say_which_arm_is_missing(scored):
 
 
 def test_the_section_replaces_what_stood_between_the_marks_and_nothing_else(scored, tmp_path):
-    page = tmp_path / "RESULTS.md"
+    page = tmp_path / "ablations.md"
     page.write_text("# Results\n\nBefore.\n")
     scores = tables.summarize(scored, ["sampled"])
     body = results.section(scored, scores, command="ablate", figure="f.png", failures=["x failed"])
@@ -362,7 +362,7 @@ def test_the_section_replaces_what_stood_between_the_marks_and_nothing_else(scor
 
 
 def test_a_page_with_half_a_pair_of_marks_is_refused_before_any_run(tmp_path):
-    page = tmp_path / "RESULTS.md"
+    page = tmp_path / "ablations.md"
     page.write_text(f"{results.END}\n{results.BEGIN}\n")
     with pytest.raises(ValueError, match="keep one of each, in this order"):
         results.check_results(page)
@@ -406,7 +406,7 @@ def command(tmp_path) -> list[str]:
     return [
         *(sys.executable, "-m", "scripts.study.ablate", "--config", str(tmp_path / "base.py")),
         *("--arms", str(arms), "--root", str(tmp_path / "root"), "--seeds", "0", "--jobs", "2"),
-        *("--modes", "sampled", "--results", str(tmp_path / "RESULTS.md")),
+        *("--modes", "sampled", "--results", str(tmp_path / "ablations.md")),
     ]
 
 
@@ -422,7 +422,7 @@ def test_a_command_killed_at_work_is_taken_over_and_a_broken_arm_costs_only_itse
     command, tmp_path
 ):
     """SIGKILL of the command alone: its trainer lives on, and the same command waits for it."""
-    (tmp_path / "RESULTS.md").write_text("# Results\n")
+    (tmp_path / "ablations.md").write_text("# Results\n")
     # half the compile time; one device, unlike the other tests'
     env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     folder = tmp_path / "root" / "full" / "seed0"
@@ -441,6 +441,6 @@ def test_a_command_killed_at_work_is_taken_over_and_a_broken_arm_costs_only_itse
     assert [row["step"] for row in read_rows(folder, kind="train")] == list(range(16))
     found = json.loads((tmp_path / "root" / "ablation.json").read_text())
     assert set(found["scores"]["sampled"]) == {"base", "full"}
-    text = (tmp_path / "RESULTS.md").read_text()
+    text = (tmp_path / "ablations.md").read_text()
     assert "other seed 0 failed in train" in text
-    assert (tmp_path / "docs" / "ablation.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "ablation.png").read_bytes()[:4] == b"\x89PNG"

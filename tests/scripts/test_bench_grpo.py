@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from scripts.bench.grpo import Task, cheap_reward, run_ours, table
+from scripts.bench.grpo import run_ours, table
+from scripts.bench.grpo_task import Task, cheap_reward
 from tests.tiny_model import ASSETS
 
 

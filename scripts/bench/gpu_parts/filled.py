@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dig_jax.inputs.prompt import prompt_of_ids, repeat_prompt
-from dig_jax.learner.grpo import TrainState
+from dig_jax.learner.state import TrainState
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model.config import ModelConfig

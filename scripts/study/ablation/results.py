@@ -1,6 +1,5 @@
-"""The ablation as a section of RESULTS.md: tables, figure, and what made them."""
+"""The ablation as a section of a page of results: tables, figure, and what made them."""
 
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -99,8 +98,3 @@ def replace_section(path: Path, body: str) -> None:
     else:
         text = f"{text.rstrip()}\n\n{marked}\n"
     write_whole(path, text)
-
-
-def link_from(results: Path, figure: Path) -> str:
-    """The figure's address relative to the file that links it."""
-    return os.path.relpath(figure, results.parent)
