@@ -1,0 +1,1 @@
+"""What `scripts.study.kill` kills, and how."""
