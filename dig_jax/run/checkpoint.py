@@ -2,6 +2,7 @@
 
     <root>/checkpoints/<step>/state     arrays, by Orbax
     <root>/checkpoints/<step>/config    the resolved configuration, JSON
+    <root>/checkpoints/<step>/digest    of every array (`digest`), JSON
 
 The root is checkpoint.root, a folder or gs://BUCKET/FOLDER, or else the run folder. A checkpoint
 is there only when it is whole (Orbax renames a temporary folder; in a bucket, where that would be
@@ -22,9 +23,11 @@ from dig_jax.common import typed
 from dig_jax.common.addresses import folder_at, is_remote, reaching, try_out
 from dig_jax.config import Config, Stage, config_hash, from_json
 from dig_jax.mesh import distributed
+from dig_jax.run.digest import Digest, changed, digest_of
 
 CHECKPOINTS = "checkpoints"  # below the root
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
+DIGEST = "digest.json"  # beside them
 
 # Fields a resumed run may change: none of them bears on the numbers of a step, except that a
 # decaying schedule is stretched to new `steps` and that sums are ordered by the mesh and by
@@ -76,7 +79,9 @@ def save(cfg: Config, step: int, state: Any) -> None:
         if distributed.first_says(step in manager.all_steps()):
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(typed.to_plain(cfg))
+            state=ocp.args.StandardSave(state),
+            config=ocp.args.JsonSave(typed.to_plain(cfg)),
+            digest=ocp.args.JsonSave(digest_of(state)),
         )
         manager.save(step, args=items)
         manager.wait_until_finished()
@@ -88,7 +93,8 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
     like   pytree of `jax.ShapeDtypeStruct` or arrays with the wanted shapes and shardings
 
     Raises FileNotFoundError when there is none, and ValueError naming every field of `cfg` that
-    differs and may not, the arrays that do not fit `like`, or the checkpoint that is damaged.
+    differs and may not, the arrays that do not fit `like`, or the checkpoint that is damaged: that
+    cannot be read, or whose arrays are not those that were saved.
     """
     root = root_of(cfg)
     step = _existing(root, step)
@@ -100,6 +106,7 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
             saved = _arrays(manager.item_metadata(step).state)
             misfits = _misfits(saved, _arrays(target)) if saved else ""
             state = None if misfits else manager.restore(step, args=items).state
+            _check_digest(state, _saved_digest(root, step))
         except Exception as error:  # Orbax and TensorStore raise whatever they met
             raise ValueError(_damaged(root, step, error)) from error
     if misfits:
@@ -117,15 +124,23 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
     root = root_of(cfg)
     step = _existing(root, step)
     try:
-        return _read_params(_folder(root) / str(step) / "state", like)
+        params = _read_params(_folder(root) / str(step) / "state", like)
+        _check_digest({PARAMS: params}, _saved_digest(root, step))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         raise ValueError(_damaged(root, step, error)) from error
+    return params
 
 
 def save_params(folder: str | Path, params: Any) -> None:
-    """Writes parameters alone, without a run: <folder>/params, which must not be there."""
+    """Writes parameters alone, without a run: <folder>/params, which must not be there.
+
+    Beside them their digest; a folder without one, of an earlier version, is not compared.
+    """
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
-        writer.save(folder_at(folder) / PARAMS, {"params": params})
+        writer.save(folder_at(folder) / PARAMS, {PARAMS: params})
+        digest = digest_of({PARAMS: params})
+    if jax.process_index() == 0:
+        (folder_at(folder) / DIGEST).write_text(json.dumps(digest) + "\n")
 
 
 def has_params(folder: str | Path) -> bool:
@@ -140,12 +155,15 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
 
     Raises ValueError naming the folder when it is damaged or is another model's.
     """
-    where = folder_at(folder) / PARAMS
+    where, known = folder_at(folder) / PARAMS, folder_at(folder) / DIGEST
     try:
-        return _read_params(where, like, cut=cut)
+        params = _read_params(where, like, cut=cut)
+        if known.is_file() and not cut:
+            _check_digest({PARAMS: params}, json.loads(known.read_text()))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         reason = f"{type(error).__name__}: {error}"[:300]
-        raise ValueError(f"{where} cannot be restored; import it again. {reason}") from error
+        raise ValueError(f"{where} cannot be restored; make it again. {reason}") from error
+    return params
 
 
 def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
@@ -260,6 +278,7 @@ def check_config(cfg: Config, step: int) -> None:
 def _open(root: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
     handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+    handlers["digest"] = ocp.JsonCheckpointHandler()
     return ocp.CheckpointManager(_folder(root), options=options, item_handlers=handlers)
 
 
@@ -282,6 +301,19 @@ def _config_text(root: str | Path, step: int) -> str:
             f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
         )
     return path.read_text()
+
+
+def _saved_digest(root: str | Path, step: int) -> Digest:
+    """Of a checkpoint; empty where it is of a version that wrote none."""
+    path = _folder(root) / str(step) / "digest" / "metadata"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _check_digest(tree: Any, known: Digest) -> None:
+    wrong = [] if tree is None else changed(tree, known)
+    if wrong:
+        some = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if wrong[5:] else "")
+        raise ValueError(f"arrays are not what was saved, their digests differ: {some}")
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -192,3 +192,34 @@ def test_a_kill_in_the_middle_of_saving_loses_no_reported_step(tmp_path):
     assert step >= reported
     assert {float(leaf.min()) for leaf in back.values()} == {float(step)}
     assert {float(leaf.max()) for leaf in back.values()} == {float(step)}
+
+
+def test_a_bit_that_turns_over_in_any_file_is_found_before_it_is_used(tmp_path):
+    """TensorStore keeps no checksum of the numbers: without the digest some came back wrong."""
+    cfg, whole, like = config(tmp_path), tmp_path / "checkpoints", state()
+    checkpoint.save(cfg, 2, state(seed=1))
+    files = sorted(
+        p for p in (whole / "2" / "state").rglob("*") if p.is_file() and p.stat().st_size
+    )
+    found, rng = [], np.random.default_rng(0)
+    for path in files:
+        good = path.read_bytes()
+        for _ in range(3):
+            bad = bytearray(good)
+            bad[rng.integers(len(bad))] ^= 1 << int(rng.integers(8))
+            path.write_bytes(bad)
+            try:
+                assert_same_bits(checkpoint.restore(cfg, like)[0], state(seed=1))
+            except ValueError as error:
+                found.append(str(error))
+        path.write_bytes(good)
+    assert_same_bits(checkpoint.restore(cfg, like)[0], state(seed=1))
+    assert found
+    assert all("cannot be restored; move that folder away" in message for message in found)
+
+
+def test_a_checkpoint_of_a_version_without_digests_is_restored(tmp_path):
+    cfg = config(tmp_path)
+    checkpoint.save(cfg, 2, state(seed=1))
+    shutil.rmtree(tmp_path / "checkpoints" / "2" / "digest")
+    assert_same_bits(checkpoint.restore(cfg, state())[0], state(seed=1))
