@@ -4,6 +4,7 @@ weights      tensors in, in our layout, on any mesh
 settings     config.json and generation_config.json to sizes and special ids, and back
 files        which files a folder has, here or in a bucket
 export       tensors out, streamed, whole or absent
+checksums    what the files of a folder of ours were when it was written
 safetensors_reader  one tensor at a time, from a disk or a bucket
 
 Imports: common, model.

@@ -13,6 +13,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from dig_jax.hf import settings
+from dig_jax.hf.checksums import write_checksums
 from dig_jax.hf.files import INDEX, SINGLE, companions, read_json, write_json
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
@@ -93,6 +94,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial)
         raise
+    write_checksums(partial)
     for path in (*partial.rglob("*"), partial):
         _sync(path)
     _swap_in(partial, folder)

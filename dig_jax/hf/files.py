@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from dig_jax.common.addresses import is_remote
+from dig_jax.hf.checksums import CHECKSUMS
 from dig_jax.hf.safetensors_reader import CHUNK, Entry, read_header, read_tensor
 from dig_jax.model.specs import named_specs
 
@@ -109,7 +110,7 @@ def companions(folder: epath.Path) -> list[epath.Path]:
     """The files of a folder that travel with its weights, config.json among them."""
     files = (file for file in folder.iterdir() if file.is_file())
     names = {file.name: file for file in files if not file.name.endswith(_WEIGHTS)}
-    return [names[name] for name in sorted(names) if name[0] != "."]
+    return [names[name] for name in sorted(names) if name[0] != "." and name != CHECKSUMS]
 
 
 def local_companions(source: str | Path) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from dig_jax.hf import files, settings
+from dig_jax.hf.checksums import check_files
 from dig_jax.hf.export import SHARD_BYTES as SHARD_BYTES
 from dig_jax.hf.export import Progress
 from dig_jax.hf.export import save_hf as save_hf
@@ -33,6 +34,7 @@ def read_model_config(folder: str | Path) -> ModelConfig:
     where = folder / "config.json"
     if not where.is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is no checkpoint folder")
+    check_files(folder, weights=False)
     return settings.from_json(
         read_json(where),
         read_json(folder / "generation_config.json", missing={}),
@@ -78,6 +80,7 @@ def each_param(
 ) -> Iterator[tuple[str, jax.Array]]:
     """("blocks/wq", array) of every parameter in the table's order; `load_params`, one by one."""
     folder, specs = open_folder(folder), model_specs(config)
+    check_files(folder, weights=True)
     found = files.find_weights(folder)
     in_files = model_specs(read_model_config(folder)) if cut else specs
     files.check_weights(folder, found, in_files, tied=config.text.tied)
