@@ -15,7 +15,7 @@ from dig_jax.config import Config, best_score
 from dig_jax.doctor.findings import Finding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model.config import ModelConfig
-from dig_jax.run import checkpoint, memory
+from dig_jax.run import checkpoint, memory, resume
 from dig_jax.run.best import FOLDER as BEST
 from dig_jax.run.memory import bytes_text
 from dig_jax.run.runlog import METRICS
@@ -78,11 +78,11 @@ def continuing(cfg: Config) -> Finding:
     """Whether there is a run already, and whether this configuration may go on with it."""
     done = checkpoint.latest_step(checkpoint.root_of(cfg))
     if done is None:
-        checkpoint.check_root(cfg)
+        resume.check_root(cfg)
         if (Path(cfg.run_dir) / METRICS).is_file():
             return Finding("has rows of a run without checkpoint: the run begins anew")
         return Finding("no run yet: a new one begins")
-    checkpoint.check_config(cfg, done)
+    resume.check_config(cfg, done)
     if done >= cfg.steps:
         return Finding(f"holds the finished run of {done} steps: nothing is left to do")
     return Finding(f"holds a run: it goes on after step {done} of {cfg.steps}")

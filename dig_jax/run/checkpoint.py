@@ -10,7 +10,6 @@ as the target says, so the mesh may change.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from dig_jax.common import typed
-from dig_jax.common.addresses import folder_at, is_remote, reaching, try_out
-from dig_jax.config import Config, Stage, config_hash, from_json
+from dig_jax.common.addresses import folder_at, is_remote, reaching
+from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
 
 CHECKPOINTS = "checkpoints"  # below the root
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
-
-# Fields a resumed run may change: none of them bears on the numbers of a step, except that a
-# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh and by
-# how the model is computed.
-MAY_CHANGE = (
-    "name",
-    "run_dir",
-    "steps",
-    "curriculum.stages",  # its past may not: see _same_history
-    "data.root",
-    "data.eval_split",
-    "data.prefetch",
-    "data.workers",
-    "data.cache",
-    "eval",
-    "checkpoint",
-    "log",
-    "mesh",
-    "model.attention",
-    "model.remat",
-    "model.layers",
-)
 
 
 def root_of(cfg: Config) -> str:
@@ -59,7 +36,7 @@ def find_root(run: str | Path) -> str:
 
     A run folder without checkpoints tells in its config.json where they are.
     """
-    told = None if is_remote(run) else _told_root(run)
+    told = None if is_remote(run) else told_root(run)
     return told if told and not saved_steps(run) else str(run)
 
 
@@ -87,12 +64,12 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
 
     like   pytree of `jax.ShapeDtypeStruct` or arrays with the wanted shapes and shardings
 
-    Raises FileNotFoundError when there is none, and ValueError naming every field of `cfg` that
-    differs and may not, the arrays that do not fit `like`, or the checkpoint that is damaged.
+    Raises FileNotFoundError when there is none, and ValueError naming the arrays that do not fit
+    `like`, or the checkpoint that is damaged. Whether `cfg` may go on from it is asked before
+    (`resume.check_start`).
     """
     root = root_of(cfg)
     step = _existing(root, step)
-    check_config(cfg, step)
     target = jax.tree.map(_abstract, like)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     with jax.transfer_guard("allow"), _open(root) as manager:
@@ -103,7 +80,7 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
         except Exception as error:  # Orbax and TensorStore raise whatever they met
             raise ValueError(_damaged(root, step, error)) from error
     if misfits:
-        folder = _folder(root) / str(step)
+        folder = folder_of(root) / str(step)
         raise ValueError(f"{folder} holds another kind of state:\n{misfits}")
     return state, step
 
@@ -117,7 +94,7 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
     root = root_of(cfg)
     step = _existing(root, step)
     try:
-        return _read_params(_folder(root) / str(step) / "state", like)
+        return _read_params(folder_of(root) / str(step) / "state", like)
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         raise ValueError(_damaged(root, step, error)) from error
 
@@ -172,7 +149,7 @@ def saved_steps(root: str | Path) -> list[int]:
 
     Raises ValueError where an address cannot be reached.
     """
-    folder = _folder(root)
+    folder = folder_of(root)
     with reaching("checkpoint.root", root):
         paths = list(folder.iterdir()) if folder.is_dir() else []
         numbered = [path for path in paths if path.name.isdigit()]
@@ -181,89 +158,23 @@ def saved_steps(root: str | Path) -> list[int]:
 
 def saved_config(root: str | Path, step: int | None = None) -> Config:
     """The configuration stored with a checkpoint, the newest unless `step` is given."""
-    return from_json(_config_text(root, _existing(root, step)))
+    return from_json(config_text(root, _existing(root, step)))
 
 
-def check_start(cfg: Config) -> None:
-    """Raises ValueError where a run cannot start or go on in its folder as `cfg` says.
-
-    Every process calls it: all must have one configuration, see one folder, be able to write
-    there, and find there one newest checkpoint, from which `cfg` differs in nothing that matters
-    (`check_config`).
-    """
-    distributed.check_same("configuration", config_hash(cfg))
-    root = root_of(cfg)
-    if is_remote(root):
-        try_out("checkpoint.root", root)
-    distributed.check_shared("checkpoint.root" if cfg.checkpoint.root else "run_dir", root)
-    done = latest_step(root)
-    distributed.check_same(f"newest checkpoint in {root}", done)
-    if done is not None:
-        check_config(cfg, done)
-    else:
-        check_root(cfg)
-
-
-def check_root(cfg: Config) -> None:
-    """Raises ValueError where a run would begin anew for want of the checkpoints it has elsewhere.
-
-    Every process calls it; the run folder that counts is that of process 0.
-    """
-    left = "" if jax.process_index() else _left_behind(cfg)
-    if distributed.any_process(bool(left)):
-        raise ValueError(left or "process 0 says what is wrong with checkpoint.root")
-
-
-def _left_behind(cfg: Config) -> str:
-    """What to say where an earlier start of this run folder saved under another root; or ""."""
-    old = _told_root(cfg.run_dir) or cfg.run_dir
-    steps = saved_steps(old) if old != root_of(cfg) else []
-    if not steps:
-        return ""
-    copy = "gcloud storage rsync --recursive" if "://" in f"{old}{root_of(cfg)}" else "cp -r"
-    return (
-        f"checkpoint.root={cfg.checkpoint.root!r} holds no checkpoint, but the run of "
-        f"{cfg.run_dir} has saved steps {steps} in {old}; set it back to go on there, copy them by "
-        f"`{copy} {old}/{CHECKPOINTS} {root_of(cfg)}/{CHECKPOINTS}`, or start a new run with "
-        f"another --run-dir"
-    )
-
-
-def _told_root(run_dir: str | Path) -> str:
+def told_root(run_dir: str | Path) -> str:
     """checkpoint.root in the configuration that a run folder holds; "" where it tells none."""
     path = Path(run_dir) / "config.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     return known.get("checkpoint", {}).get("root", "")
 
 
-def check_config(cfg: Config, step: int) -> None:
-    """Raises ValueError naming the fields in which `cfg` may not differ from a checkpoint."""
-    saved = json.loads(_config_text(root_of(cfg), step))
-    wrong = {
-        path: pair
-        for path, pair in typed.differences(saved, cfg).items()
-        if not any(path == name or path.startswith(name + ".") for name in MAY_CHANGE)
-    }
-    old_stages = [Stage(**stage) for stage in saved["curriculum"]["stages"]]
-    if not _same_history(old_stages, cfg.curriculum.stages, step):
-        wrong["curriculum.stages"] = (f"another mixture before step {step}", "this one")
-    if wrong:
-        lines = "\n".join(
-            f"  {path}: saved {old!r}, now {new!r}" for path, (old, new) in wrong.items()
-        )
-        raise ValueError(
-            f"the configuration differs from {_folder(root_of(cfg)) / str(step)}:\n{lines}\n"
-            f"set them back to continue that run, or start a new one with another --run-dir"
-        )
-
-
 def _open(root: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
     handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
-    return ocp.CheckpointManager(_folder(root), options=options, item_handlers=handlers)
+    return ocp.CheckpointManager(folder_of(root), options=options, item_handlers=handlers)
 
 
-def _folder(root: str | Path) -> epath.Path:
+def folder_of(root: str | Path) -> epath.Path:
     return folder_at(root) / CHECKPOINTS
 
 
@@ -271,12 +182,12 @@ def _existing(root: str | Path, step: int | None) -> int:
     found = saved_steps(root)
     if not found or (step is not None and step not in found):
         wanted = "checkpoint" if step is None else f"checkpoint {step}"
-        raise FileNotFoundError(f"{_folder(root)} has no {wanted}; it holds {found or 'none'}")
+        raise FileNotFoundError(f"{folder_of(root)} has no {wanted}; it holds {found or 'none'}")
     return max(found) if step is None else step
 
 
-def _config_text(root: str | Path, step: int) -> str:
-    path = _folder(root) / str(step) / "config" / "metadata"
+def config_text(root: str | Path, step: int) -> str:
+    path = folder_of(root) / str(step) / "config" / "metadata"
     if not path.is_file():
         raise ValueError(
             f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
@@ -292,7 +203,7 @@ def _damaged(root: str | Path, step: int, error: Exception) -> str:
     others = [other for other in saved_steps(root) if other != step]
     reason = f"{type(error).__name__}: {error}"[:300]
     return (
-        f"{_folder(root) / str(step)} cannot be restored; move that folder away to go back to "
+        f"{folder_of(root) / str(step)} cannot be restored; move that folder away to go back to "
         f"an earlier checkpoint ({others or 'none is left'}). {reason}"
     )
 
@@ -316,21 +227,3 @@ def _misfits(saved: dict, wanted: dict) -> str:
     )
     lines = [f"  {name}: saved {old}, wanted {new}" for name, (old, new) in differ.items()]
     return "\n".join(lines[:10])
-
-
-def _same_history(old: Sequence[Stage], new: Sequence[Stage], step: int) -> bool:
-    """Whether two curricula drew the same mixture in every step before `step`."""
-
-    def past(stages):
-        begun, first = [], 0
-        for stage in stages:
-            if first < step:
-                begun.append((first, min(stage.until, step), _shares(stage)))
-            first = stage.until
-        return begun
-
-    return past(old) == past(new)
-
-
-def _shares(stage: Stage) -> dict[str, float]:
-    return {name: weight for name, weight in stage.weights.items() if weight > 0}

@@ -18,7 +18,7 @@ from dig_jax.common import typed
 from dig_jax.config import CheckpointConfig, Config, MeshConfig, OptimConfig
 from dig_jax.learner import optim
 from dig_jax.mesh import sharding
-from dig_jax.run import checkpoint
+from dig_jax.run import checkpoint, resume
 from tests import ROOT
 
 
@@ -132,7 +132,7 @@ def test_differing_fields_are_all_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"(?s)rollout.group: saved 8, now 4.*optim.rate"
     ) as caught:
-        checkpoint.restore(changed, state())
+        resume.check_config(changed, 4)
     assert "eval.pairs" not in str(caught.value)
     assert "--run-dir" in str(caught.value)
 
@@ -141,22 +141,22 @@ def test_how_the_model_is_computed_may_change(tmp_path):
     """Also when the saved configuration is from before the fields were there."""
     checkpoint.save(config(tmp_path), 4, state())
     settings = ("model.attention=chunked", "model.remat=qkvo", "model.layers=scan")
-    checkpoint.check_config(config(tmp_path, *settings), 4)
+    resume.check_config(config(tmp_path, *settings), 4)
     path = tmp_path / "checkpoints" / "4" / "config" / "metadata"
     saved = json.loads(path.read_text())
     del saved["model"]["layers"]
     path.write_text(json.dumps(saved | {"model": saved["model"] | {"attention": "xla"}}))
-    checkpoint.check_config(config(tmp_path), 4)
+    resume.check_config(config(tmp_path), 4)
     assert checkpoint.saved_config(tmp_path).model.layers == "one_scan"
 
 
 def test_a_run_may_be_extended_but_its_past_may_not_change(tmp_path):
     checkpoint.save(config(tmp_path), 50, state())
-    checkpoint.check_config(config(tmp_path, "steps=90", "curriculum.stages.2.until=90"), 50)
-    checkpoint.check_config(config(tmp_path, "steps=55", "curriculum.stages.2.until=55"), 50)
+    resume.check_config(config(tmp_path, "steps=90", "curriculum.stages.2.until=90"), 50)
+    resume.check_config(config(tmp_path, "steps=55", "curriculum.stages.2.until=55"), 50)
     for setting in ("curriculum.stages.1.weights.dual=0.9", "curriculum.stages.0.until=21"):
         with pytest.raises(ValueError, match=r"another mixture before step 50"):
-            checkpoint.check_config(config(tmp_path, setting), 50)
+            resume.check_config(config(tmp_path, setting), 50)
 
 
 def test_the_stored_configuration_is_readable_json(tmp_path):
