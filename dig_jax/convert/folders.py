@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dig_jax.common.addresses import is_remote
+from dig_jax.common.addresses import check_plain, is_remote
 from dig_jax.common.files import write_json
 from dig_jax.common.typed import to_plain
 from dig_jax.config import Config, config_hash, from_json
@@ -116,6 +116,7 @@ def import_folder(source: str, out: str | Path, *, dtype: str, overwrite: bool) 
     """
     check_out(out, source, overwrite=overwrite)
     check_target(Path(out))
+    check_plain("--out", out)
     model = weights.read_model_config(source)
     with new_folder(Path(out)) as partial_folder:
         params = weights.load_params(source, model, dtype=dtype, progress=progress)

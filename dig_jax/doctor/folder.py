@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from dig_jax.common.addresses import is_remote, try_out
+from dig_jax.common.addresses import check_plain, is_remote, try_out
 from dig_jax.config import Config, best_score
 from dig_jax.doctor.findings import Finding
 from dig_jax.mesh.layout import Layout
@@ -27,6 +27,8 @@ _ELSEWHERE = "name another folder with --run-dir"
 def writing(cfg: Config) -> Finding:
     """A file is created, written, synced, read back and deleted in the run folder."""
     folder = Path(cfg.run_dir)
+    if not cfg.checkpoint.root:
+        check_plain("run_dir", folder)
     try:
         write_test(folder)
     except OSError as error:
@@ -38,6 +40,7 @@ def writing(cfg: Config) -> Finding:
 def keeping(cfg: Config) -> Finding:
     """checkpoint.root, a folder or one in a bucket, takes, lists, gives back and deletes a file."""
     root = cfg.checkpoint.root
+    check_plain("checkpoint.root", root)
     if is_remote(root):
         try_out("checkpoint.root", root)
         return Finding(f"{root}: an object was written, listed, read back and deleted")

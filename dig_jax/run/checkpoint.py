@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from dig_jax.common import typed
-from dig_jax.common.addresses import folder_at, is_remote, reaching
+from dig_jax.common.addresses import check_plain, folder_at, is_remote, reaching
 from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
 
@@ -29,6 +30,11 @@ PARAMS = "params"  # in a folder made by `convert import`: parameters without a 
 def root_of(cfg: Config) -> str:
     """Where a run keeps its checkpoints and best weights: checkpoint.root, or its folder."""
     return cfg.checkpoint.root or cfg.run_dir
+
+
+def field_of_root(cfg: Config) -> str:
+    """The setting that names `root_of`."""
+    return "checkpoint.root" if cfg.checkpoint.root else "run_dir"
 
 
 def find_root(run: str | Path) -> str:
@@ -46,17 +52,59 @@ def save(cfg: Config, step: int, state: Any) -> None:
     step    steps done, so that a resumed run begins with it
     state   pytree of arrays, sharded or not
 
-    Every process calls it. On return the checkpoint is written. A step already saved is kept
-    as it is.
+    Every process calls it. On return the checkpoint is written and has been opened: the older
+    ones go after that. A step already saved is kept as it is. Raises RuntimeError where nothing
+    was written or it cannot be opened.
     """
-    with jax.transfer_guard("allow"), _open(root_of(cfg), keep=cfg.checkpoint.keep) as manager:
+    root = root_of(cfg)
+    check_plain(field_of_root(cfg), root)
+    with jax.transfer_guard("allow"), _open(root) as manager:
         if distributed.first_says(step in manager.all_steps()):
             return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(typed.to_plain(cfg))
         )
-        manager.save(step, args=items)
+        if not manager.save(step, args=items):
+            raise RuntimeError(
+                f"checkpoint {step} was not written: {folder_of(root)} holds "
+                f"{sorted(manager.all_steps())}; does another run write there?"
+            )
         manager.wait_until_finished()
+        _prove(folder_of(root) / str(step) / "state", state)
+        for old in sorted(manager.all_steps())[: -cfg.checkpoint.keep]:
+            manager.delete(old)
+
+
+def _prove(folder: epath.Path, written: Any) -> None:
+    """Raises RuntimeError unless the smallest array by name comes back as it was written."""
+    leaves = jax.tree_util.tree_leaves_with_path(written)
+    named = [(path, leaf) for path, leaf in leaves if all(map(_key, path)) and leaf.size]
+    path, leaf = min(named, key=lambda one: one[1].nbytes)
+    target = _abstract(leaf)
+    for part in reversed(path):
+        target = {_key(part): target}
+    try:
+        (back,) = jax.tree.leaves(_read(folder, target))
+        same = all(
+            np.asarray(one.data).tobytes() == np.asarray(other.data).tobytes()
+            for one, other in zip(back.addressable_shards, leaf.addressable_shards, strict=True)
+        )
+    except Exception as error:  # Orbax and TensorStore raise whatever they met
+        raise RuntimeError(
+            f"{folder} was written and cannot be opened ({type(error).__name__}: {error}); older "
+            f"checkpoints are kept; move that folder away, and the same command continues"
+        ) from error
+    if not same:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        raise RuntimeError(
+            f"{folder}: {name} comes back with other values than were written; older checkpoints "
+            f"are kept; is the disk sound?"
+        )
+
+
+def _key(part: Any) -> str:
+    """The name of a step of a path through dicts and structs; "" of one through a sequence."""
+    return getattr(part, "name", "") or (part.key if hasattr(part, "key") else "")
 
 
 def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
@@ -100,9 +148,15 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
 
 
 def save_params(folder: str | Path, params: Any) -> None:
-    """Writes parameters alone, without a run: <folder>/params, which must not be there."""
+    """Writes parameters alone, without a run: <folder>/params, which must not be there.
+
+    On return it has been opened.
+    """
+    where = folder_at(folder) / PARAMS
+    check_plain("folder", folder)
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
-        writer.save(folder_at(folder) / PARAMS, {"params": params})
+        writer.save(where, {"params": params})
+    _prove(where, {"params": params})
 
 
 def has_params(folder: str | Path) -> bool:
@@ -127,7 +181,11 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
 
 def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
     """The part of a saved {"params": tree} that `like` names, from disk straight to its places."""
-    target = {"params": jax.tree.map(_abstract, like)}
+    return _read(folder, {"params": jax.tree.map(_abstract, like)}, cut=cut)["params"]
+
+
+def _read(folder: epath.Path, target: Any, *, cut: bool = False) -> Any:
+    """The part of a saved tree that `target`, of `jax.ShapeDtypeStruct`, names."""
     places = jax.tree.map(
         lambda leaf: ocp.ArrayRestoreArgs(
             sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=not cut
@@ -136,7 +194,7 @@ def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
     )
     args = ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as reader:
-        return reader.restore(folder, args=args)["params"]
+        return reader.restore(folder, args=args)
 
 
 def latest_step(root: str | Path) -> int | None:
@@ -168,8 +226,9 @@ def told_root(run_dir: str | Path) -> str:
     return known.get("checkpoint", {}).get("root", "")
 
 
-def _open(root: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+def _open(root: str | Path) -> ocp.CheckpointManager:
+    # it deletes nothing by itself: it would do so before what is new has been opened
+    options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
     handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(folder_of(root), options=options, item_handlers=handlers)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 
 from dig_jax.common import typed
-from dig_jax.common.addresses import is_remote, try_out
+from dig_jax.common.addresses import check_plain, is_remote, try_out
 from dig_jax.config import Config, Stage, config_hash
 from dig_jax.mesh import distributed
 from dig_jax.run import checkpoint
@@ -42,10 +42,11 @@ def check_start(cfg: Config) -> None:
     (`check_config`).
     """
     distributed.check_same("configuration", config_hash(cfg))
-    root = checkpoint.root_of(cfg)
+    root, field = checkpoint.root_of(cfg), checkpoint.field_of_root(cfg)
+    check_plain(field, root)
     if is_remote(root):
-        try_out("checkpoint.root", root)
-    distributed.check_shared("checkpoint.root" if cfg.checkpoint.root else "run_dir", root)
+        try_out(field, root)
+    distributed.check_shared(field, root)
     done = checkpoint.latest_step(root)
     distributed.check_same(f"newest checkpoint in {root}", done)
     if done is not None:

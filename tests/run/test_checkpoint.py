@@ -10,12 +10,14 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dig_jax.common import typed
 from dig_jax.config import CheckpointConfig, Config, MeshConfig, OptimConfig
+from dig_jax.doctor import folder
 from dig_jax.learner import optim
 from dig_jax.mesh import sharding
 from dig_jax.run import checkpoint, resume
@@ -86,6 +88,50 @@ def test_the_newest_are_kept_and_a_step_is_written_once(tmp_path):
     assert checkpoint.saved_steps(tmp_path) == [2, 3]
     assert_same_bits(checkpoint.restore(cfg, state())[0], state(seed=3))
     assert_same_bits(checkpoint.restore(cfg, state(), step=2)[0], state(seed=2))
+
+
+@pytest.mark.parametrize("name", ["sweep[lr=1e-4]", "a\\b", "what?", "all*"])
+def test_a_path_that_orbax_could_not_read_back_is_refused_by_its_field(tmp_path, name):
+    """Also where the brackets are in the working directory, of which the setting says nothing."""
+    cfg = config(tmp_path, f"run_dir={tmp_path}/{name}")
+    for check in (resume.check_start, folder.writing, lambda cfg: checkpoint.save(cfg, 1, state())):
+        with pytest.raises(ValueError, match=r"run_dir='.* has .*; name a folder without"):
+            check(cfg)
+    elsewhere = typed.override(cfg, [f"checkpoint.root={tmp_path}/plain"])
+    checkpoint.save(elsewhere, 1, state())
+    assert_same_bits(checkpoint.restore(elsewhere, state(1))[0], state())
+    rooted = config(tmp_path, f"checkpoint.root={tmp_path}/{name}")
+    for check in (resume.check_start, folder.keeping):
+        with pytest.raises(ValueError, match=r"checkpoint.root='.*; name a folder without"):
+            check(rooted)
+    with pytest.raises(ValueError, match="name a folder without"):
+        checkpoint.save_params(tmp_path / name, {"w": jnp.ones(3)})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
+def test_older_checkpoints_stay_until_the_new_one_has_been_opened(tmp_path, monkeypatch):
+    """A writer whose arrays are lost on the way, as Orbax's were in a folder with brackets."""
+    cfg = config(tmp_path, "checkpoint.keep=1")
+    checkpoint.save(cfg, 1, state(seed=1))
+    finished = ocp.CheckpointManager.wait_until_finished
+
+    def lossy(manager):
+        finished(manager)
+        for path in (tmp_path / "checkpoints" / "2" / "state").rglob("d/*"):
+            path.write_bytes(b"rotten")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", lossy)
+    with pytest.raises(RuntimeError, match=r"checkpoints/2/state was written and cannot be opened"):
+        checkpoint.save(cfg, 2, state(seed=2))
+    assert checkpoint.saved_steps(tmp_path) == [1, 2]
+    assert_same_bits(checkpoint.restore(cfg, state(), step=1)[0], state(seed=1))
+
+
+def test_a_checkpoint_that_is_not_written_is_an_error(tmp_path):
+    """Orbax skips a step below its newest and says so by False alone."""
+    checkpoint.save(config(tmp_path), 8, state())
+    with pytest.raises(RuntimeError, match=r"checkpoint 4 was not written: .* holds \[8\]"):
+        checkpoint.save(config(tmp_path), 4, state())
 
 
 def test_no_checkpoint_is_said_plainly(tmp_path):
