@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from etils.epath import backend
 
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.config import Config, MeshConfig, config_hash, to_json
 from dig_jax.convert import folders
 from dig_jax.data import records
@@ -23,6 +23,7 @@ from dig_jax.data.feed import checks, fetch, pipeline
 from dig_jax.doctor import folder
 from dig_jax.run import best, checkpoint, resume
 from tests import ROOT
+from tests.common.test_locks import ELSEWHERE, holder, never
 from tests.data.feed.test_pipeline import SIZES, config, identities, pair, write_split
 from tests.google_storage import BUCKET, serve
 from tests.mesh.test_distributed import ended, start
@@ -49,6 +50,12 @@ def served():
         yield storage
     backend.fsspec_backend._get_filesystem.cache_clear()
     gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def served_environment(served):
+    """What leads another process to the storage."""
+    return {name: os.environ[name] for name in ("STORAGE_EMULATOR_HOST", "FSSPEC_GCS_TOKEN")}
 
 
 @pytest.fixture
@@ -132,7 +139,7 @@ TOGETHER = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.mesh import distributed
 from dig_jax.run import best, checkpoint, resume
 from dig_jax.config import Config
@@ -395,3 +402,48 @@ def test_a_scheduler_learns_from_the_bucket_whether_a_run_is_done(storage, tmp_p
     for step, status in (("3", 0), ("4", 143)):
         done = subprocess.run(["bash", script, RUN, step, "true"], env=env, capture_output=True)
         assert done.returncode == status, done.stderr
+
+
+def test_a_folder_of_a_bucket_has_one_owner(storage, served_environment):
+    """Two processes; then the first is killed; then an owner on another machine."""
+    name = "runs/one/owner.lock"
+    path = f"gs://{BUCKET}/{name}"
+    with holder(path, served_environment) as child:
+        refused = rf"checkpoint.root: {RUN} is in use by .*process {child.pid} on "
+        with pytest.raises(locks.Taken, match=refused), locks.owned("checkpoint.root", path):
+            pass
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert name in storage.objects
+        with locks.owned("checkpoint.root", path, pause=never):
+            assert json.loads(storage.objects[name][1])["pid"] == os.getpid()
+    assert name not in storage.objects
+    storage.put(name, ELSEWHERE.encode())
+
+    def touched(seconds):
+        gcsfs.GCSFileSystem.current().setxattrs(path, beat="1")
+
+    with pytest.raises(locks.Taken, match="on elsewhere"):
+        with locks.owned("checkpoint.root", path, pause=touched):
+            pass
+    storage.touched[name] -= locks.SILENCE_S + 1
+    with locks.owned("checkpoint.root", path, pause=never):
+        locks.check_ours(path)
+        storage.put(name, ELSEWHERE.encode())
+        with pytest.raises(locks.Taken, match="taken over by p"):
+            locks.check_ours(path)
+    assert name in storage.objects
+
+
+def test_of_two_that_see_one_dead_lock_in_a_bucket_one_removes_it(storage):
+    """The other's removal names the generation that it has seen."""
+    name = "runs/one/owner.lock"
+    storage.put(name, ELSEWHERE.encode())
+    place = locks._Object(f"gs://{BUCKET}/{name}")
+    place.make_folder("checkpoint.root")
+    seen = place.read()
+    place.remove(seen)
+    assert place.create("the first")
+    place.remove(seen)
+    assert not place.create("the second")
+    assert place.read().text == "the first"
