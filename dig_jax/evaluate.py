@@ -17,6 +17,7 @@ import numpy as np
 
 from dig_jax.boxes import unit_from_px
 from dig_jax.common.commandline import clear_errors
+from dig_jax.common.files import write_text
 from dig_jax.config import Config, config_hash
 from dig_jax.config.commandline import add_config_arguments, config_from
 from dig_jax.data.feed.batch import Batch
@@ -28,7 +29,6 @@ from dig_jax.model.params import Params, placed_shapes
 from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.custom import find_function
 from dig_jax.run import best, checkpoint
-from dig_jax.run.runlog import write_whole
 from dig_jax.run.scorer import make_evaluator
 from dig_jax.run.session import Session, load_weights, open_session
 from dig_jax.scoring.metrics import METRICS
@@ -74,7 +74,7 @@ def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session 
     if jax.process_index() == 0:
         folder = Path(cfg.run_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"eval_{name}.json", json.dumps(body))
+        write_text(folder / f"eval_{name}.json", json.dumps(body))
     return summary
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.common.files import write_text
 from dig_jax.config import Config, from_json
 from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.pictures import contact, curves
-from dig_jax.run.runlog import read_rows, write_whole
+from dig_jax.run.runlog import read_rows
 from dig_jax.scoring.table import (
     NAMES,
     Evaluation,
@@ -168,7 +169,7 @@ def write_report(run_dir: str | Path) -> str:
     cfg = from_json(snapshot.read_text())
     evaluations = read_evaluations(run_dir)
     left_out = draw(run_dir, cfg, evaluations)
-    write_whole(run_dir / "report.md", report_text(run_dir, cfg, evaluations, left_out))
+    write_text(run_dir / "report.md", report_text(run_dir, cfg, evaluations, left_out))
     lines = table(evaluations, metric_labels(evaluations["after"]))
     pairs = len(evaluations["after"]["rows"])
     notes = [f"left out: {reason}" for reason in left_out]

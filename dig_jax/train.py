@@ -22,7 +22,7 @@ from dig_jax.learner.state import TrainState, enter_stage
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.distributed import joined
 from dig_jax.mesh.notice import stop_on_notice
-from dig_jax.run import checkpoint, memory
+from dig_jax.run import checkpoint, memory, resume
 from dig_jax.run.dryrun import dry_run
 from dig_jax.run.experience import Experience, make_draw
 from dig_jax.run.guard import stop_if_not_finite
@@ -120,7 +120,7 @@ def main() -> None:
         with clear_errors():  # whatever is wrong with the input is found before anything compiles
             check_trackers(cfg.log)
             session = open_session(cfg)
-            checkpoint.check_start(cfg)
+            resume.check_start(cfg)
             memory.check_fits(session, session.prompt.tokens.shape[1])
         if jax.process_index() == 0:
             print(config_text(cfg), flush=True)

@@ -6,6 +6,7 @@ them, and listings are strongly consistent, as Google's are.
 """
 
 import contextlib
+import datetime
 import email
 import email.policy
 import hashlib
@@ -13,6 +14,7 @@ import json
 import re
 import sys
 import threading
+import time
 import urllib.parse
 from base64 import b64encode
 from collections.abc import Iterator
@@ -22,7 +24,6 @@ from itertools import count
 
 BUCKET = "bucket"
 _OBJECT = re.compile(r"(?:/download|/upload)?/storage/v1/b/([^/]+)(?:/o(?:/(.+))?)?")
-_NOW = "2026-01-01T00:00:00.000Z"  # no clock: only generations tell versions apart
 
 
 @dataclass
@@ -32,11 +33,13 @@ class Storage:
     objects    name -> (generation, bytes)
     asked      (method, name) of every request so far
     refused    methods that are answered with 403
+    touched    name -> when its object or what is told of it was changed last, Unix time
     """
 
     objects: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    touched: dict[str, float] = field(default_factory=dict)
     uploads: dict[str, tuple[str, dict, bytearray]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -44,14 +47,16 @@ class Storage:
     def put(self, name: str, data: bytes) -> dict:
         with self.lock:
             self.objects[name] = (next(self.numbers), data)
+            self.touched[name] = time.time()
         return self.facts(name)
 
     def facts(self, name: str) -> dict:
         generation, data = self.objects[name]
+        when = datetime.datetime.fromtimestamp(self.touched[name], datetime.UTC).isoformat()
         return {
             "kind": "storage#object", "bucket": BUCKET, "name": name, "id": f"{BUCKET}/{name}",
             "generation": str(generation), "metageneration": "1", "size": str(len(data)),
-            "timeCreated": _NOW, "updated": _NOW, "contentType": "application/octet-stream",
+            "timeCreated": when, "updated": when, "contentType": "application/octet-stream",
             "md5Hash": b64encode(hashlib.md5(data).digest()).decode(), "storageClass": "STANDARD",
         }  # fmt: skip
 
@@ -118,9 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
             elif name not in self.storage.objects:
                 self._error(404, f"No such object: {BUCKET}/{name}")
             elif self._holds(name):
-                self._delete(name) if self.command == "DELETE" else self._read(name)
+                {"DELETE": self._delete, "PATCH": self._touch}.get(self.command, self._read)(name)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _answer
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _answer
 
     def _holds(self, name: str) -> bool:
         """Whether the request's preconditions hold of what there is; answers where they do not."""
@@ -204,6 +209,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _put(self, name: str, data: bytes) -> None:
         if self._holds(name):
             self._json(self.storage.put(name, data))
+
+    def _touch(self, name: str) -> None:
+        """What is told of an object is changed: its time, not its generation."""
+        self.storage.touched[name] = time.time()
+        self._json(self.storage.facts(name) | json.loads(self.body))
 
     def _delete(self, name: str) -> None:
         del self.storage.objects[name]

@@ -1,6 +1,7 @@
 """Texts, files and terminals: what any program has, and nothing of what this one does.
 
 typed        dataclass trees as text: checks, JSON, overrides, differences
+files        whole or not there at all, a temporary name, JSON with a remedy
 addresses    a folder of this machine or of a bucket
 commandline  --set, the width of a printed line, errors without a traceback
 progress     how far a long job is

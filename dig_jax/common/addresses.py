@@ -26,6 +26,22 @@ def folder_at(address: str | Path) -> epath.Path:
     return epath.Path(address) if is_remote(address) else epath.Path(Path(address).resolve())
 
 
+def check_plain(field: str, address: str | Path) -> None:
+    """Raises ValueError where arrays written below an address could not be found again.
+
+    Orbax lists what it has written by a pattern that begins with the whole path: one with
+    brackets matches other names than its own, and nothing would ever be restored.
+    """
+    whole = str(folder_at(address))
+    wrong = sorted(set(whole) & set("*?[\\"))
+    if wrong:
+        what = "" if str(address) == whole else f", which is {whole},"
+        raise ValueError(
+            f"{field}={str(address)!r}{what} has {' and '.join(wrong)} in it, by which Orbax would "
+            f"not find its own files again; name a folder without * ? [ and backslash"
+        )
+
+
 @contextlib.contextmanager
 def reaching(field: str, address: str | Path) -> Iterator[None]:
     """Says of which setting an address is that cannot be used, and what to do about it.

@@ -30,3 +30,26 @@ def is_running(pid: int) -> bool:
     except PermissionError:
         return True  # somebody else's
     return True
+
+
+def started(pid: int) -> str | None:
+    """When a process of this machine was started, as text; None where there is none that runs.
+
+    With it a number that was given to another process since is not taken for the first. "" for a
+    process of which the system does not tell.
+    """
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return "" if is_running(pid) else None
+    return None if state in "ZX" else rest[18]
+
+
+@functools.cache
+def boot() -> str:
+    """Tells machines, their boots and the containers of one of them apart; "" where it cannot."""
+    try:
+        number = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{number} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

@@ -5,14 +5,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dig_jax.common.addresses import is_remote
+from dig_jax.common.addresses import check_plain, is_remote
+from dig_jax.common.files import write_json
 from dig_jax.common.typed import to_plain
 from dig_jax.config import Config, config_hash, from_json
 from dig_jax.convert.card import card_text
 from dig_jax.convert.compare import Side, read_one, restored
 from dig_jax.hf import settings, weights
 from dig_jax.hf.export import check_target, copy_companions, new_folder
-from dig_jax.hf.files import write_json
 from dig_jax.model import lora
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
@@ -116,14 +116,17 @@ def import_folder(source: str, out: str | Path, *, dtype: str, overwrite: bool) 
     """
     check_out(out, source, overwrite=overwrite)
     check_target(Path(out))
+    check_plain("--out", out)
     model = weights.read_model_config(source)
     with new_folder(Path(out)) as partial_folder:
         params = weights.load_params(source, model, dtype=dtype, progress=progress)
         checkpoint.save_params(partial_folder, params)
         base = copy_companions(source, partial_folder)
         # written anew: a tie flag that the weights had to settle is settled
-        write_json(partial_folder / "config.json", settings.to_json(model, dtype, base=base))
-        write_json(partial_folder / ORIGIN, {"imported": source, "dtype": dtype})
+        write_json(
+            partial_folder / "config.json", settings.to_json(model, dtype, base=base), indent=2
+        )
+        write_json(partial_folder / ORIGIN, {"imported": source, "dtype": dtype}, indent=2)
 
 
 def check_out(out: str | Path, source: str, *, overwrite: bool) -> None:

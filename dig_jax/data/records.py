@@ -4,7 +4,7 @@
     <root>/<split>/pairs-00000-of-00004.json          its count, sha256, settings, counters
     <root>/<split>/manifest.json                      all of them, versions and totals
 
-A shard has its final name only when it is whole: it is written as `.tmp-HOST-PID`, closed,
+A shard has its final name only when it is whole: it is written as `.tmp-N-HOST-PID`, closed,
 re-opened and counted (an ArrayRecord file that was never closed opens without an error and has
 0 records).
 """
@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
 
-from dig_jax.common import machine
+from dig_jax.common.files import temporary, write_json
 
 MANIFEST = "manifest.json"
-_TMP = ".tmp-"
 _IMAGES = ("image_a", "image_b", "mask_a", "mask_b")
 
 
@@ -178,19 +176,6 @@ def write_shard(path: Path, records: list[bytes], facts: dict) -> dict:
     return entry
 
 
-def temporary(path: Path) -> Path:
-    """A name beside `path` that no other process writes to."""
-    return path.with_name(f"{path.name}{_TMP}{platform.node()}-{os.getpid()}")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of processes of this machine that are no longer there."""
-    for path in folder.glob(f"*{_TMP}{platform.node()}-*"):
-        pid = path.name.rpartition("-")[2]
-        if pid.isdigit() and not machine.is_running(int(pid)):
-            path.unlink(missing_ok=True)
-
-
 def _write_records(path: Path, records: list[bytes]) -> None:
     writer = ArrayRecordWriter(str(path), "group_size:1")
     for record in records:
@@ -299,18 +284,6 @@ def _first_bad(path: Path) -> str:
         except Exception as error:  # neither has a checksum error
             return f"record {index} of {total} cannot be read ({error})"
     return f"all {total} records can still be read"
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write whole or not at all."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    tmp = temporary(path)
-    tmp.write_text(text, encoding="utf-8")
-    os.replace(tmp, path)
 
 
 def _pixels(png: bytes) -> np.ndarray:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import jax
 
-from dig_jax.common.addresses import is_remote, try_out
+from dig_jax.common.addresses import check_plain, is_remote, try_out
 from dig_jax.config import Config, best_score
 from dig_jax.doctor.findings import Finding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model.config import ModelConfig
-from dig_jax.run import checkpoint, memory
+from dig_jax.run import checkpoint, memory, resume
 from dig_jax.run.best import FOLDER as BEST
 from dig_jax.run.memory import bytes_text
 from dig_jax.run.runlog import METRICS
@@ -27,6 +27,8 @@ _ELSEWHERE = "name another folder with --run-dir"
 def writing(cfg: Config) -> Finding:
     """A file is created, written, synced, read back and deleted in the run folder."""
     folder = Path(cfg.run_dir)
+    if not cfg.checkpoint.root:
+        check_plain("run_dir", folder)
     try:
         write_test(folder)
     except OSError as error:
@@ -38,6 +40,7 @@ def writing(cfg: Config) -> Finding:
 def keeping(cfg: Config) -> Finding:
     """checkpoint.root, a folder or one in a bucket, takes, lists, gives back and deletes a file."""
     root = cfg.checkpoint.root
+    check_plain("checkpoint.root", root)
     if is_remote(root):
         try_out("checkpoint.root", root)
         return Finding(f"{root}: an object was written, listed, read back and deleted")
@@ -78,11 +81,11 @@ def continuing(cfg: Config) -> Finding:
     """Whether there is a run already, and whether this configuration may go on with it."""
     done = checkpoint.latest_step(checkpoint.root_of(cfg))
     if done is None:
-        checkpoint.check_root(cfg)
+        resume.check_root(cfg)
         if (Path(cfg.run_dir) / METRICS).is_file():
             return Finding("has rows of a run without checkpoint: the run begins anew")
         return Finding("no run yet: a new one begins")
-    checkpoint.check_config(cfg, done)
+    resume.check_config(cfg, done)
     if done >= cfg.steps:
         return Finding(f"holds the finished run of {done} steps: nothing is left to do")
     return Finding(f"holds a run: it goes on after step {done} of {cfg.steps}")

@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save_file
 
+from dig_jax.common.files import write_json
 from dig_jax.hf import settings
 from dig_jax.hf.checksums import write_checksums
-from dig_jax.hf.files import INDEX, SINGLE, companions, read_json, write_json
+from dig_jax.hf.files import INDEX, SINGLE, companions, read_json
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.specs import Spec, is_spec, model_specs, named_specs
@@ -60,10 +61,10 @@ def save_hf(
         base = {}
         if source_folder is not None:
             base = copy_companions(source_folder, partial)
-        write_json(partial / "config.json", settings.to_json(config, dtype, base=base))
+        write_json(partial / "config.json", settings.to_json(config, dtype, base=base), indent=2)
         if not (partial / "generation_config.json").is_file():
             stop = {"eos_token_id": list(config.eos_tokens), "pad_token_id": config.pad_token}
-            write_json(partial / "generation_config.json", stop)
+            write_json(partial / "generation_config.json", stop, indent=2)
         for name, text in (files or {}).items():
             (partial / name).write_text(text, encoding="utf-8")
         tensors = _tensors(read, specs, np.dtype(jnp.dtype(dtype)), progress)
@@ -142,7 +143,7 @@ def _write_weights(folder: Path, tensors: Tensors, shards: list[list[str]]) -> N
         del shard  # before the next one is filled
     if len(shards) > 1:
         metadata = {"total_size": size, "total_parameters": count}
-        write_json(folder / INDEX, {"metadata": metadata, "weight_map": weight_map})
+        write_json(folder / INDEX, {"metadata": metadata, "weight_map": weight_map}, indent=2)
 
 
 def _tensors(read: ReadParam, specs: dict, dtype: np.dtype, progress: Progress | None) -> Tensors:

@@ -145,10 +145,6 @@ def read_json(path: epath.Path | Path, *, missing: dict | None = None) -> dict:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
-def write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
 def _refuse(what: str, keys: list[str], folder: epath.Path) -> None:
     if keys:
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""

@@ -2,6 +2,7 @@
 
 session      model, prompt and weights on a mesh, checked before anything is compiled
 checkpoint   whole or absent, restorable onto any mesh; best: the weights that validated best
+resume       whether a run may start or go on in its folder
 experience   one draw of answers with their rewards; guard: a step that is not finite
 scorer       answers to held-out pairs, scored; validation: while it trains; samples: drawn
 runlog       metrics.jsonl, manifest.json, the console line; trackers: TensorBoard and others

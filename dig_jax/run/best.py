@@ -17,10 +17,10 @@ import jax
 from etils import epath
 
 from dig_jax.common.addresses import folder_at, is_remote
+from dig_jax.common.files import write_text
 from dig_jax.config import Config, best_score, to_json
 from dig_jax.mesh import distributed
 from dig_jax.run import checkpoint
-from dig_jax.run.runlog import write_whole
 
 FOLDER, FACTS = "best", "best.json"
 
@@ -122,7 +122,7 @@ def _facts(folder: epath.Path) -> dict | None:
 
 def _write(path: epath.Path, text: str) -> None:
     """An object of a bucket is there completely or not at all without any help."""
-    path.write_text(text) if is_remote(path) else write_whole(path, text)
+    path.write_text(text) if is_remote(path) else write_text(path, text)
 
 
 def _remove(folder: epath.Path) -> None:

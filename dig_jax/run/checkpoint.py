@@ -11,17 +11,17 @@ as the target says, so the mesh may change.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from dig_jax.common import typed
-from dig_jax.common.addresses import folder_at, is_remote, reaching, try_out
-from dig_jax.config import Config, Stage, config_hash, from_json
+from dig_jax.common.addresses import check_plain, folder_at, is_remote, reaching
+from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
 from dig_jax.run.digest import Digest, changed, digest_of
 
@@ -29,32 +29,15 @@ CHECKPOINTS = "checkpoints"  # below the root
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
 DIGEST = "digest.json"  # beside them
 
-# Fields a resumed run may change: none of them bears on the numbers of a step, except that a
-# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh and by
-# how the model is computed.
-MAY_CHANGE = (
-    "name",
-    "run_dir",
-    "steps",
-    "curriculum.stages",  # its past may not: see _same_history
-    "data.root",
-    "data.eval_split",
-    "data.prefetch",
-    "data.workers",
-    "data.cache",
-    "eval",
-    "checkpoint",
-    "log",
-    "mesh",
-    "model.attention",
-    "model.remat",
-    "model.layers",
-)
-
 
 def root_of(cfg: Config) -> str:
     """Where a run keeps its checkpoints and best weights: checkpoint.root, or its folder."""
     return cfg.checkpoint.root or cfg.run_dir
+
+
+def field_of_root(cfg: Config) -> str:
+    """The setting that names `root_of`."""
+    return "checkpoint.root" if cfg.checkpoint.root else "run_dir"
 
 
 def find_root(run: str | Path) -> str:
@@ -62,7 +45,7 @@ def find_root(run: str | Path) -> str:
 
     A run folder without checkpoints tells in its config.json where they are.
     """
-    told = None if is_remote(run) else _told_root(run)
+    told = None if is_remote(run) else told_root(run)
     return told if told and not saved_steps(run) else str(run)
 
 
@@ -72,10 +55,13 @@ def save(cfg: Config, step: int, state: Any) -> None:
     step    steps done, so that a resumed run begins with it
     state   pytree of arrays, sharded or not
 
-    Every process calls it. On return the checkpoint is written. A step already saved is kept
-    as it is.
+    Every process calls it. On return the checkpoint is written and has been opened: the older
+    ones go after that. A step already saved is kept as it is. Raises RuntimeError where nothing
+    was written or it cannot be opened.
     """
-    with jax.transfer_guard("allow"), _open(root_of(cfg), keep=cfg.checkpoint.keep) as manager:
+    root = root_of(cfg)
+    check_plain(field_of_root(cfg), root)
+    with jax.transfer_guard("allow"), _open(root) as manager:
         if distributed.first_says(step in manager.all_steps()):
             return
         items = ocp.args.Composite(
@@ -83,8 +69,47 @@ def save(cfg: Config, step: int, state: Any) -> None:
             config=ocp.args.JsonSave(typed.to_plain(cfg)),
             digest=ocp.args.JsonSave(digest_of(state)),
         )
-        manager.save(step, args=items)
+        if not manager.save(step, args=items):
+            raise RuntimeError(
+                f"checkpoint {step} was not written: {folder_of(root)} holds "
+                f"{sorted(manager.all_steps())}; does another run write there?"
+            )
         manager.wait_until_finished()
+        _prove(folder_of(root) / str(step) / "state", state)
+        for old in sorted(manager.all_steps())[: -cfg.checkpoint.keep]:
+            manager.delete(old)
+
+
+def _prove(folder: epath.Path, written: Any) -> None:
+    """Raises RuntimeError unless the smallest array by name comes back as it was written."""
+    leaves = jax.tree_util.tree_leaves_with_path(written)
+    named = [(path, leaf) for path, leaf in leaves if all(map(_key, path)) and leaf.size]
+    path, leaf = min(named, key=lambda one: one[1].nbytes)
+    target = _abstract(leaf)
+    for part in reversed(path):
+        target = {_key(part): target}
+    try:
+        (back,) = jax.tree.leaves(_read(folder, target))
+        same = all(
+            np.asarray(one.data).tobytes() == np.asarray(other.data).tobytes()
+            for one, other in zip(back.addressable_shards, leaf.addressable_shards, strict=True)
+        )
+    except Exception as error:  # Orbax and TensorStore raise whatever they met
+        raise RuntimeError(
+            f"{folder} was written and cannot be opened ({type(error).__name__}: {error}); older "
+            f"checkpoints are kept; move that folder away, and the same command continues"
+        ) from error
+    if not same:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        raise RuntimeError(
+            f"{folder}: {name} comes back with other values than were written; older checkpoints "
+            f"are kept; is the disk sound?"
+        )
+
+
+def _key(part: Any) -> str:
+    """The name of a step of a path through dicts and structs; "" of one through a sequence."""
+    return getattr(part, "name", "") or (part.key if hasattr(part, "key") else "")
 
 
 def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
@@ -92,13 +117,12 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
 
     like   pytree of `jax.ShapeDtypeStruct` or arrays with the wanted shapes and shardings
 
-    Raises FileNotFoundError when there is none, and ValueError naming every field of `cfg` that
-    differs and may not, the arrays that do not fit `like`, or the checkpoint that is damaged: that
-    cannot be read, or whose arrays are not those that were saved.
+    Raises FileNotFoundError when there is none, and ValueError naming the arrays that do not fit
+    `like`, or the checkpoint that is damaged: that cannot be read, or whose arrays are not those
+    that were saved. Whether `cfg` may go on from it is asked before (`resume.check_start`).
     """
     root = root_of(cfg)
     step = _existing(root, step)
-    check_config(cfg, step)
     target = jax.tree.map(_abstract, like)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     with jax.transfer_guard("allow"), _open(root) as manager:
@@ -110,7 +134,7 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
         except Exception as error:  # Orbax and TensorStore raise whatever they met
             raise ValueError(_damaged(root, step, error)) from error
     if misfits:
-        folder = _folder(root) / str(step)
+        folder = folder_of(root) / str(step)
         raise ValueError(f"{folder} holds another kind of state:\n{misfits}")
     return state, step
 
@@ -124,7 +148,7 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
     root = root_of(cfg)
     step = _existing(root, step)
     try:
-        params = _read_params(_folder(root) / str(step) / "state", like)
+        params = _read_params(folder_of(root) / str(step) / "state", like)
         _check_digest({PARAMS: params}, _saved_digest(root, step))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         raise ValueError(_damaged(root, step, error)) from error
@@ -134,11 +158,15 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
 def save_params(folder: str | Path, params: Any) -> None:
     """Writes parameters alone, without a run: <folder>/params, which must not be there.
 
-    Beside them their digest; a folder without one, of an earlier version, is not compared.
+    Beside them their digest; a folder without one, of an earlier version, is not compared. On
+    return it has been opened.
     """
+    check_plain("folder", folder)
+    where, saved = folder_at(folder) / PARAMS, {PARAMS: params}
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
-        writer.save(folder_at(folder) / PARAMS, {PARAMS: params})
-        digest = digest_of({PARAMS: params})
+        writer.save(where, saved)
+        digest = digest_of(saved)
+    _prove(where, saved)
     if jax.process_index() == 0:
         (folder_at(folder) / DIGEST).write_text(json.dumps(digest) + "\n")
 
@@ -168,7 +196,11 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
 
 def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
     """The part of a saved {"params": tree} that `like` names, from disk straight to its places."""
-    target = {"params": jax.tree.map(_abstract, like)}
+    return _read(folder, {"params": jax.tree.map(_abstract, like)}, cut=cut)["params"]
+
+
+def _read(folder: epath.Path, target: Any, *, cut: bool = False) -> Any:
+    """The part of a saved tree that `target`, of `jax.ShapeDtypeStruct`, names."""
     places = jax.tree.map(
         lambda leaf: ocp.ArrayRestoreArgs(
             sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=not cut
@@ -177,7 +209,7 @@ def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
     )
     args = ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as reader:
-        return reader.restore(folder, args=args)["params"]
+        return reader.restore(folder, args=args)
 
 
 def latest_step(root: str | Path) -> int | None:
@@ -190,7 +222,7 @@ def saved_steps(root: str | Path) -> list[int]:
 
     Raises ValueError where an address cannot be reached.
     """
-    folder = _folder(root)
+    folder = folder_of(root)
     with reaching("checkpoint.root", root):
         paths = list(folder.iterdir()) if folder.is_dir() else []
         numbered = [path for path in paths if path.name.isdigit()]
@@ -199,90 +231,25 @@ def saved_steps(root: str | Path) -> list[int]:
 
 def saved_config(root: str | Path, step: int | None = None) -> Config:
     """The configuration stored with a checkpoint, the newest unless `step` is given."""
-    return from_json(_config_text(root, _existing(root, step)))
+    return from_json(config_text(root, _existing(root, step)))
 
 
-def check_start(cfg: Config) -> None:
-    """Raises ValueError where a run cannot start or go on in its folder as `cfg` says.
-
-    Every process calls it: all must have one configuration, see one folder, be able to write
-    there, and find there one newest checkpoint, from which `cfg` differs in nothing that matters
-    (`check_config`).
-    """
-    distributed.check_same("configuration", config_hash(cfg))
-    root = root_of(cfg)
-    if is_remote(root):
-        try_out("checkpoint.root", root)
-    distributed.check_shared("checkpoint.root" if cfg.checkpoint.root else "run_dir", root)
-    done = latest_step(root)
-    distributed.check_same(f"newest checkpoint in {root}", done)
-    if done is not None:
-        check_config(cfg, done)
-    else:
-        check_root(cfg)
-
-
-def check_root(cfg: Config) -> None:
-    """Raises ValueError where a run would begin anew for want of the checkpoints it has elsewhere.
-
-    Every process calls it; the run folder that counts is that of process 0.
-    """
-    left = "" if jax.process_index() else _left_behind(cfg)
-    if distributed.any_process(bool(left)):
-        raise ValueError(left or "process 0 says what is wrong with checkpoint.root")
-
-
-def _left_behind(cfg: Config) -> str:
-    """What to say where an earlier start of this run folder saved under another root; or ""."""
-    old = _told_root(cfg.run_dir) or cfg.run_dir
-    steps = saved_steps(old) if old != root_of(cfg) else []
-    if not steps:
-        return ""
-    copy = "gcloud storage rsync --recursive" if "://" in f"{old}{root_of(cfg)}" else "cp -r"
-    return (
-        f"checkpoint.root={cfg.checkpoint.root!r} holds no checkpoint, but the run of "
-        f"{cfg.run_dir} has saved steps {steps} in {old}; set it back to go on there, copy them by "
-        f"`{copy} {old}/{CHECKPOINTS} {root_of(cfg)}/{CHECKPOINTS}`, or start a new run with "
-        f"another --run-dir"
-    )
-
-
-def _told_root(run_dir: str | Path) -> str:
+def told_root(run_dir: str | Path) -> str:
     """checkpoint.root in the configuration that a run folder holds; "" where it tells none."""
     path = Path(run_dir) / "config.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     return known.get("checkpoint", {}).get("root", "")
 
 
-def check_config(cfg: Config, step: int) -> None:
-    """Raises ValueError naming the fields in which `cfg` may not differ from a checkpoint."""
-    saved = json.loads(_config_text(root_of(cfg), step))
-    wrong = {
-        path: pair
-        for path, pair in typed.differences(saved, cfg).items()
-        if not any(path == name or path.startswith(name + ".") for name in MAY_CHANGE)
-    }
-    old_stages = [Stage(**stage) for stage in saved["curriculum"]["stages"]]
-    if not _same_history(old_stages, cfg.curriculum.stages, step):
-        wrong["curriculum.stages"] = (f"another mixture before step {step}", "this one")
-    if wrong:
-        lines = "\n".join(
-            f"  {path}: saved {old!r}, now {new!r}" for path, (old, new) in wrong.items()
-        )
-        raise ValueError(
-            f"the configuration differs from {_folder(root_of(cfg)) / str(step)}:\n{lines}\n"
-            f"set them back to continue that run, or start a new one with another --run-dir"
-        )
-
-
-def _open(root: str | Path, keep: int | None = None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+def _open(root: str | Path) -> ocp.CheckpointManager:
+    # it deletes nothing by itself: it would do so before what is new has been opened
+    options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
     handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
     handlers["digest"] = ocp.JsonCheckpointHandler()
-    return ocp.CheckpointManager(_folder(root), options=options, item_handlers=handlers)
+    return ocp.CheckpointManager(folder_of(root), options=options, item_handlers=handlers)
 
 
-def _folder(root: str | Path) -> epath.Path:
+def folder_of(root: str | Path) -> epath.Path:
     return folder_at(root) / CHECKPOINTS
 
 
@@ -290,12 +257,12 @@ def _existing(root: str | Path, step: int | None) -> int:
     found = saved_steps(root)
     if not found or (step is not None and step not in found):
         wanted = "checkpoint" if step is None else f"checkpoint {step}"
-        raise FileNotFoundError(f"{_folder(root)} has no {wanted}; it holds {found or 'none'}")
+        raise FileNotFoundError(f"{folder_of(root)} has no {wanted}; it holds {found or 'none'}")
     return max(found) if step is None else step
 
 
-def _config_text(root: str | Path, step: int) -> str:
-    path = _folder(root) / str(step) / "config" / "metadata"
+def config_text(root: str | Path, step: int) -> str:
+    path = folder_of(root) / str(step) / "config" / "metadata"
     if not path.is_file():
         raise ValueError(
             f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
@@ -305,7 +272,7 @@ def _config_text(root: str | Path, step: int) -> str:
 
 def _saved_digest(root: str | Path, step: int) -> Digest:
     """Of a checkpoint; empty where it is of a version that wrote none."""
-    path = _folder(root) / str(step) / "digest" / "metadata"
+    path = folder_of(root) / str(step) / "digest" / "metadata"
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
@@ -324,7 +291,7 @@ def _damaged(root: str | Path, step: int, error: Exception) -> str:
     others = [other for other in saved_steps(root) if other != step]
     reason = f"{type(error).__name__}: {error}"[:300]
     return (
-        f"{_folder(root) / str(step)} cannot be restored; move that folder away to go back to "
+        f"{folder_of(root) / str(step)} cannot be restored; move that folder away to go back to "
         f"an earlier checkpoint ({others or 'none is left'}). {reason}"
     )
 
@@ -348,21 +315,3 @@ def _misfits(saved: dict, wanted: dict) -> str:
     )
     lines = [f"  {name}: saved {old}, wanted {new}" for name, (old, new) in differ.items()]
     return "\n".join(lines[:10])
-
-
-def _same_history(old: Sequence[Stage], new: Sequence[Stage], step: int) -> bool:
-    """Whether two curricula drew the same mixture in every step before `step`."""
-
-    def past(stages):
-        begun, first = [], 0
-        for stage in stages:
-            if first < step:
-                begun.append((first, min(stage.until, step), _shares(stage)))
-            first = stage.until
-        return begun
-
-    return past(old) == past(new)
-
-
-def _shares(stage: Stage) -> dict[str, float]:
-    return {name: weight for name, weight in stage.weights.items() if weight > 0}

@@ -1,15 +1,14 @@
 """Stops a run whose loss or gradient is not finite, and keeps what is needed to see why."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from dig_jax.common.files import write_json
 from dig_jax.config import Config
 from dig_jax.run.experience import Experience, fetch
-from dig_jax.run.runlog import write_whole
 
 
 def stop_if_not_finite(
@@ -29,7 +28,7 @@ def stop_if_not_finite(
     path = Path(cfg.run_dir) / "not_finite" / f"step_{step:06d}.json"
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(_dump(cfg, step, drawn, metrics, answers), indent=1) + "\n")
+        write_json(path, _dump(cfg, step, drawn, metrics, answers))
     wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
     raise FloatingPointError(
         f"step {step}: {', '.join(wrong) or 'the gradient'} not finite; nothing was updated. "

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dig_jax.common.files import write_json, write_text
 from dig_jax.config import Config, config_hash, to_json
 from dig_jax.run.trackers import Trackers, open_trackers
 
@@ -54,7 +55,7 @@ class RunLog:
             folder = Path(cfg.run_dir)
             folder.mkdir(parents=True, exist_ok=True)
             kept, replaced = drop_rows(folder / METRICS, first_step)
-            write_whole(folder / "config.json", to_json(cfg))
+            write_text(folder / "config.json", to_json(cfg))
             _add_start(folder / "manifest.json", cfg, first_step)
             self._file = (folder / METRICS).open("a")
             self._trackers = open_trackers(cfg, first_step, kept, replaced)
@@ -197,18 +198,8 @@ def drop_rows(path: Path, first_step: int) -> tuple[list[dict], list[dict]]:
     with replaced.open("a") if later else contextlib.nullcontext() as file:
         for row in later:
             file.write(json.dumps(row) + "\n")
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     return kept, later
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file completely or not at all."""
-    part = path.with_name(path.name + ".tmp")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def manifest(cfg: Config) -> dict[str, Any]:
@@ -265,7 +256,7 @@ def _add_start(path: Path, cfg: Config, first_step: int) -> None:
     """Appends this start to manifest.json, which lists every start of the run."""
     starts = json.loads(path.read_text())["starts"] if path.is_file() else []
     starts.append({"first_step": first_step, **manifest(cfg)})
-    write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
+    write_json(path, {"starts": starts}, indent=2)
 
 
 def _versions() -> dict[str, str]:

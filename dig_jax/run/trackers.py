@@ -7,7 +7,6 @@ step 0 stands at 1, a validation before it at 0. A resumed run goes on in the sa
 
 import importlib.util
 import json
-import os
 import secrets
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dig_jax.common.files import write_json
 from dig_jax.common.typed import to_plain
 from dig_jax.config import Config, LogConfig, config_text
 
@@ -178,7 +178,9 @@ def open_trackers(
     for name in cfg.log.trackers:
         fresh = name not in ids
         run_id = ids.setdefault(name, secrets.token_hex(4))
-        _write_json(path, ids)  # before the tracker hears of it: a kill makes no second run
+        write_json(
+            path, ids, indent=2
+        )  # before the tracker hears of it: a kill makes no second run
         make = partial(_STARTS[name], cfg, run_id, 0 if fresh else until)
         trackers.open(name, make, kept if fresh else ())
     return trackers
@@ -199,12 +201,6 @@ def _trackio(cfg: Config, run_id: str, until: int) -> Tracker:
 
 
 _STARTS = {"wandb": _wandb, "trackio": _trackio}
-
-
-def _write_json(path: Path, value: Mapping) -> None:
-    part = path.with_name(path.name + ".tmp")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(part, path)
 
 
 def steps_done(row: Mapping[str, Any]) -> int:

@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dig_jax.common.commandline import add_settings, clear_errors
+from dig_jax.common.files import write_text
 from dig_jax.config import load_config
 from dig_jax.data.feed.checks import check_data
-from dig_jax.run.runlog import read_rows, write_whole
+from dig_jax.run.runlog import read_rows
 from scripts.study.ablation import figure, results, runs, tables
 from scripts.study.ablation.plan import Plan, exam_of, make_plan, with_steps
 
@@ -89,16 +90,14 @@ def step_seconds(plan: Plan) -> float | None:
 def write_report(plan: Plan, modes: list[str], failures: list[str], args) -> Path:
     """ablation.json, .md and .png below the root; the section of --results. Returns the .md."""
     scores = tables.summarize(plan, modes)
-    write_whole(
-        plan.root / "ablation.json", json.dumps(tables.plain(plan, scores), indent=1) + "\n"
-    )
+    write_text(plan.root / "ablation.json", json.dumps(tables.plain(plan, scores), indent=1) + "\n")
     picture = args.root / "ablation.png"
     title = f"{plan.base.name}: {results.MODE_NAMES.get(modes[0], modes[0])}, 95 % intervals"
     figure.draw(picture, plan, scores[modes[0]], title=title)
     told = {"command": args.command, "failures": failures}
     text = results.section(plan, scores, figure=picture.name, **told)
     page = plan.root / "ablation.md"
-    write_whole(page, text)
+    write_text(page, text)
     if args.results:
         shown = args.results.with_name(picture.name)
         shown.write_bytes(picture.read_bytes())

@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 
 from dig_jax.boxes import pad_boxes
 from dig_jax.common.commandline import add_settings, clear_errors
+from dig_jax.common.files import write_text
 from dig_jax.common.typed import override
 from dig_jax.config import REWARD_PRESETS, Config, RewardConfig, load_config
 from dig_jax.reward.answers import make_samples
@@ -35,7 +36,7 @@ from dig_jax.reward.custom import call, find_function
 from dig_jax.reward.functions import NAMED, dig
 from dig_jax.reward.parse_batch import parse_batch
 from dig_jax.reward.sample import Sample
-from dig_jax.run.runlog import progress, write_whole
+from dig_jax.run.runlog import progress
 from dig_jax.scoring.table import markdown
 
 Rewards = dict[str, Callable[[Sample], object]]
@@ -144,7 +145,7 @@ def batch_rows(cfg: Config, batch, texts, ended, tokens) -> list[dict]:
 
 
 def write_answers(path: Path, pairs: list[dict]) -> None:
-    write_whole(path, "".join(json.dumps(pair) + "\n" for pair in pairs))
+    write_text(path, "".join(json.dumps(pair) + "\n" for pair in pairs))
 
 
 def read_answers(path: Path) -> list[dict]:

@@ -148,6 +148,14 @@ def test_a_bad_import_leaves_nothing(base, tmp_path, capsys):
     assert "name another --out" in capsys.readouterr().err
 
 
+def test_an_import_that_could_not_be_read_back_is_refused_by_its_argument(base, tmp_path):
+    """Brackets: Orbax finds its own files by a pattern that begins with the whole path."""
+    out = tmp_path / "imp[1]"
+    with pytest.raises(ValueError, match=r"--out='.*imp\[1\]' has \[ in it"):
+        folders.import_folder(str(base / "base"), out, dtype="float32", overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_import_is_not_written_to_an_address(base):
     """A path would take it for a folder named "gs:" of this machine."""
     with pytest.raises(ValueError, match=r"--out gs://b/x is an address; .* `gcloud storage rsync"):

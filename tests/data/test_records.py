@@ -113,7 +113,7 @@ def test_killed_run_continues_to_the_same_bytes(rendered, tmp_path):
 def test_leftover_of_a_half_written_shard_is_not_taken_for_data(copy, rendered):
     folder = copy / "test"
     name = records.shard_name(1, 3)
-    left = folder / f"{name}.tmp-{platform.node()}-{_dead_pid()}"
+    left = folder / f"{name}.tmp-0-{platform.node()}-{_dead_pid()}"
     (folder / name).rename(left)
     assert hashes(render(copy)) == hashes(rendered[1])
     assert not left.exists()

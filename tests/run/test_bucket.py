@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from etils.epath import backend
 
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.config import Config, MeshConfig, config_hash, to_json
 from dig_jax.convert import folders
 from dig_jax.data import records
 from dig_jax.data.feed import checks, fetch, pipeline
 from dig_jax.doctor import folder
-from dig_jax.run import best, checkpoint
+from dig_jax.run import best, checkpoint, resume
 from tests import ROOT
+from tests.common.test_locks import ELSEWHERE, holder, never
 from tests.data.feed.test_pipeline import SIZES, config, identities, pair, write_split
 from tests.google_storage import BUCKET, serve
 from tests.mesh.test_distributed import ended, start
@@ -49,6 +50,12 @@ def served():
         yield storage
     backend.fsspec_backend._get_filesystem.cache_clear()
     gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def served_environment(served):
+    """What leads another process to the storage."""
+    return {name: os.environ[name] for name in ("STORAGE_EMULATOR_HOST", "FSSPEC_GCS_TOKEN")}
 
 
 @pytest.fixture
@@ -132,14 +139,14 @@ TOGETHER = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.mesh import distributed
-from dig_jax.run import best, checkpoint
+from dig_jax.run import best, checkpoint, resume
 from dig_jax.config import Config
 cfg = typed.override(Config(), sys.argv[1:])
 with distributed.joined():
     cfg = typed.override(cfg, [f"run_dir=run{jax.process_index()}"])
-    checkpoint.check_start(cfg)
+    resume.check_start(cfg)
     split = NamedSharding(Mesh(np.array(jax.devices()), "x"), P("x"))
     make = jax.jit(lambda step: {"w": jnp.arange(64.0) + step}, out_shardings=split)
     keeper = best.BestKeeper(cfg, 0)
@@ -209,12 +216,12 @@ def test_a_run_does_not_begin_anew_because_its_root_was_changed(storage, tmp_pat
     (tmp_path / "run" / "config.json").write_text(to_json(local))
     cfg = run_config(tmp_path)
     message = rf"root='{RUN}' holds no .* steps \[2\] in {tmp_path}/run; .*storage rsync --rec"
-    for check in (checkpoint.check_start, folder.continuing):
+    for check in (resume.check_start, folder.continuing):
         with pytest.raises(ValueError, match=message):
             check(cfg)
-    checkpoint.check_start(local)
+    resume.check_start(local)
     checkpoint.save(cfg, 2, {"a": jnp.ones(3)})
-    checkpoint.check_start(cfg)
+    resume.check_start(cfg)
     assert "goes on after step 2" in folder.continuing(cfg).text
 
 
@@ -225,16 +232,16 @@ def test_where_checkpoints_are_kept_has_no_say_in_the_numbers(tmp_path):
 
 def test_a_root_that_cannot_be_written_is_said_before_anything_starts(storage, tmp_path):
     cfg = run_config(tmp_path)
-    checkpoint.check_start(cfg)
+    resume.check_start(cfg)
     assert not storage.objects  # what was tried out is gone
     assert RUN in folder.keeping(cfg).text
     storage.refused = {"POST", "PUT"}
     rule = rf"(?s)checkpoint.root='{RUN}' cannot be reached or written .*may not do that"
     with pytest.raises(ValueError, match=rule):
-        checkpoint.check_start(cfg)
+        resume.check_start(cfg)
     other = run_config(tmp_path, "checkpoint.root=gs://nowhere/run")
     with pytest.raises(ValueError, match=r"root='gs://nowhere/run' cannot .*no such bucket\?"):
-        checkpoint.check_start(other)
+        resume.check_start(other)
 
 
 def test_the_package_that_buckets_need_is_named(monkeypatch, tmp_path):
@@ -244,7 +251,7 @@ def test_the_package_that_buckets_need_is_named(monkeypatch, tmp_path):
         monkeypatch.delitem(registry, name, raising=False)
     backend.fsspec_backend._get_filesystem.cache_clear()
     with pytest.raises(ValueError, match=rf"checkpoint.root='{RUN}' .* install dig_jax\[gcs\]"):
-        checkpoint.check_start(run_config(tmp_path))
+        resume.check_start(run_config(tmp_path))
     with pytest.raises(ValueError, match=rf"data.root='{DATA}' .* install dig_jax\[gcs\]"):
         fetch.local_split(DATA, "single")
 
@@ -395,3 +402,48 @@ def test_a_scheduler_learns_from_the_bucket_whether_a_run_is_done(storage, tmp_p
     for step, status in (("3", 0), ("4", 143)):
         done = subprocess.run(["bash", script, RUN, step, "true"], env=env, capture_output=True)
         assert done.returncode == status, done.stderr
+
+
+def test_a_folder_of_a_bucket_has_one_owner(storage, served_environment):
+    """Two processes; then the first is killed; then an owner on another machine."""
+    name = "runs/one/owner.lock"
+    path = f"gs://{BUCKET}/{name}"
+    with holder(path, served_environment) as child:
+        refused = rf"checkpoint.root: {RUN} is in use by .*process {child.pid} on "
+        with pytest.raises(locks.Taken, match=refused), locks.owned("checkpoint.root", path):
+            pass
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert name in storage.objects
+        with locks.owned("checkpoint.root", path, pause=never):
+            assert json.loads(storage.objects[name][1])["pid"] == os.getpid()
+    assert name not in storage.objects
+    storage.put(name, ELSEWHERE.encode())
+
+    def touched(seconds):
+        gcsfs.GCSFileSystem.current().setxattrs(path, beat="1")
+
+    with pytest.raises(locks.Taken, match="on elsewhere"):
+        with locks.owned("checkpoint.root", path, pause=touched):
+            pass
+    storage.touched[name] -= locks.SILENCE_S + 1
+    with locks.owned("checkpoint.root", path, pause=never):
+        locks.check_ours(path)
+        storage.put(name, ELSEWHERE.encode())
+        with pytest.raises(locks.Taken, match="taken over by p"):
+            locks.check_ours(path)
+    assert name in storage.objects
+
+
+def test_of_two_that_see_one_dead_lock_in_a_bucket_one_removes_it(storage):
+    """The other's removal names the generation that it has seen."""
+    name = "runs/one/owner.lock"
+    storage.put(name, ELSEWHERE.encode())
+    place = locks._Object(f"gs://{BUCKET}/{name}")
+    place.make_folder("checkpoint.root")
+    seen = place.read()
+    place.remove(seen)
+    assert place.create("the first")
+    place.remove(seen)
+    assert not place.create("the second")
+    assert place.read().text == "the first"

@@ -10,15 +10,17 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dig_jax.common import typed
 from dig_jax.config import CheckpointConfig, Config, MeshConfig, OptimConfig
+from dig_jax.doctor import folder
 from dig_jax.learner import optim
 from dig_jax.mesh import sharding
-from dig_jax.run import checkpoint
+from dig_jax.run import checkpoint, resume
 from tests import ROOT
 
 
@@ -88,6 +90,50 @@ def test_the_newest_are_kept_and_a_step_is_written_once(tmp_path):
     assert_same_bits(checkpoint.restore(cfg, state(), step=2)[0], state(seed=2))
 
 
+@pytest.mark.parametrize("name", ["sweep[lr=1e-4]", "a\\b", "what?", "all*"])
+def test_a_path_that_orbax_could_not_read_back_is_refused_by_its_field(tmp_path, name):
+    """Also where the brackets are in the working directory, of which the setting says nothing."""
+    cfg = config(tmp_path, f"run_dir={tmp_path}/{name}")
+    for check in (resume.check_start, folder.writing, lambda cfg: checkpoint.save(cfg, 1, state())):
+        with pytest.raises(ValueError, match=r"run_dir='.* has .*; name a folder without"):
+            check(cfg)
+    elsewhere = typed.override(cfg, [f"checkpoint.root={tmp_path}/plain"])
+    checkpoint.save(elsewhere, 1, state())
+    assert_same_bits(checkpoint.restore(elsewhere, state(1))[0], state())
+    rooted = config(tmp_path, f"checkpoint.root={tmp_path}/{name}")
+    for check in (resume.check_start, folder.keeping):
+        with pytest.raises(ValueError, match=r"checkpoint.root='.*; name a folder without"):
+            check(rooted)
+    with pytest.raises(ValueError, match="name a folder without"):
+        checkpoint.save_params(tmp_path / name, {"w": jnp.ones(3)})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
+def test_older_checkpoints_stay_until_the_new_one_has_been_opened(tmp_path, monkeypatch):
+    """A writer whose arrays are lost on the way, as Orbax's were in a folder with brackets."""
+    cfg = config(tmp_path, "checkpoint.keep=1")
+    checkpoint.save(cfg, 1, state(seed=1))
+    finished = ocp.CheckpointManager.wait_until_finished
+
+    def lossy(manager):
+        finished(manager)
+        for path in (tmp_path / "checkpoints" / "2" / "state").rglob("d/*"):
+            path.write_bytes(b"rotten")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", lossy)
+    with pytest.raises(RuntimeError, match=r"checkpoints/2/state was written and cannot be opened"):
+        checkpoint.save(cfg, 2, state(seed=2))
+    assert checkpoint.saved_steps(tmp_path) == [1, 2]
+    assert_same_bits(checkpoint.restore(cfg, state(), step=1)[0], state(seed=1))
+
+
+def test_a_checkpoint_that_is_not_written_is_an_error(tmp_path):
+    """Orbax skips a step below its newest and says so by False alone."""
+    checkpoint.save(config(tmp_path), 8, state())
+    with pytest.raises(RuntimeError, match=r"checkpoint 4 was not written: .* holds \[8\]"):
+        checkpoint.save(config(tmp_path), 4, state())
+
+
 def test_no_checkpoint_is_said_plainly(tmp_path):
     assert checkpoint.latest_step(tmp_path / "new") is None
     with pytest.raises(FileNotFoundError, match=r"has no checkpoint; it holds none"):
@@ -132,7 +178,7 @@ def test_differing_fields_are_all_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"(?s)rollout.group: saved 8, now 4.*optim.rate"
     ) as caught:
-        checkpoint.restore(changed, state())
+        resume.check_config(changed, 4)
     assert "eval.pairs" not in str(caught.value)
     assert "--run-dir" in str(caught.value)
 
@@ -141,22 +187,22 @@ def test_how_the_model_is_computed_may_change(tmp_path):
     """Also when the saved configuration is from before the fields were there."""
     checkpoint.save(config(tmp_path), 4, state())
     settings = ("model.attention=chunked", "model.remat=qkvo", "model.layers=scan")
-    checkpoint.check_config(config(tmp_path, *settings), 4)
+    resume.check_config(config(tmp_path, *settings), 4)
     path = tmp_path / "checkpoints" / "4" / "config" / "metadata"
     saved = json.loads(path.read_text())
     del saved["model"]["layers"]
     path.write_text(json.dumps(saved | {"model": saved["model"] | {"attention": "xla"}}))
-    checkpoint.check_config(config(tmp_path), 4)
+    resume.check_config(config(tmp_path), 4)
     assert checkpoint.saved_config(tmp_path).model.layers == "one_scan"
 
 
 def test_a_run_may_be_extended_but_its_past_may_not_change(tmp_path):
     checkpoint.save(config(tmp_path), 50, state())
-    checkpoint.check_config(config(tmp_path, "steps=90", "curriculum.stages.2.until=90"), 50)
-    checkpoint.check_config(config(tmp_path, "steps=55", "curriculum.stages.2.until=55"), 50)
+    resume.check_config(config(tmp_path, "steps=90", "curriculum.stages.2.until=90"), 50)
+    resume.check_config(config(tmp_path, "steps=55", "curriculum.stages.2.until=55"), 50)
     for setting in ("curriculum.stages.1.weights.dual=0.9", "curriculum.stages.0.until=21"):
         with pytest.raises(ValueError, match=r"another mixture before step 50"):
-            checkpoint.check_config(config(tmp_path, setting), 50)
+            resume.check_config(config(tmp_path, setting), 50)
 
 
 def test_the_stored_configuration_is_readable_json(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 
 import dig_jax
 from dig_jax.common import machine, typed
+from dig_jax.common.files import write_json
 from dig_jax.data import records
 from dig_jax.data.render.supervise import Made
 from dig_jax.data.scene.draws import SplitSpec
@@ -33,7 +34,7 @@ def write_manifest(folder: Path, spec: SplitSpec, config: SceneConfig) -> dict:
     while True:
         entries = known_entries(folder, spec)
         manifest = _manifest(spec, config, entries)
-        records.write_json(folder / records.MANIFEST, manifest)
+        write_json(folder / records.MANIFEST, manifest)
         if len(known_entries(folder, spec)) == len(entries):
             return manifest
 

@@ -13,8 +13,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dig_jax.common.files import write_text
 from dig_jax.common.parallel import map_in_order
-from dig_jax.data import records
 from dig_jax.data.corpus import manifest
 from dig_jax.data.render.produce import Planned, plan_pair, planned_from_json, planned_to_json
 from dig_jax.data.scene.draws import SplitSpec
@@ -87,5 +87,5 @@ def _write(path: Path, indices: range, spec: SplitSpec, config: SceneConfig) -> 
     for idx in indices:
         planned = planned_to_json(plan_pair(config, spec.draw, idx))
         lines.append(json.dumps({"idx": idx, **planned}))
-    records.write_text(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
     return path

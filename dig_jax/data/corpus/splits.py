@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dig_jax.common.files import remove_leftovers
 from dig_jax.data import records
 from dig_jax.data.corpus import manifest, plans
 from dig_jax.data.render.produce import Request
@@ -68,7 +69,7 @@ def render_shards(
     """`render_split` without the last look at the manifest."""
     config.check_draw(spec.draw)
     folder = Path(root) / spec.split
-    records.remove_leftovers(folder)
+    remove_leftovers(folder)
     entries = finished_shards(folder, spec, config, wanted)
     missing = [shard for shard in wanted if shard not in entries]
     done = sum(entry["count"] for entry in entries.values())

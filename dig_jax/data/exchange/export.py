@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dig_jax.common import typed
+from dig_jax.common.files import temporary
 from dig_jax.common.progress import progress
 from dig_jax.config import PromptConfig
 from dig_jax.data import records
@@ -104,7 +105,7 @@ def export(
     _check_free(out, overwrite)
     opened = {name: records.open_split(root / name) for name in names}
     question = PromptConfig().question
-    tmp = records.temporary(out)
+    tmp = temporary(out)
     tmp.mkdir(parents=True)
     try:
         facts = []

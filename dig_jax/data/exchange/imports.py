@@ -21,6 +21,7 @@ import numpy as np
 
 import dig_jax
 from dig_jax.common import typed
+from dig_jax.common.files import temporary, write_json
 from dig_jax.common.progress import progress
 from dig_jax.config import DataConfig
 from dig_jax.data import records
@@ -128,7 +129,7 @@ def import_split(
     typed.require(limit is None or limit > 0, "--limit", limit, "is below 1", "leave it out")
     if folder.exists():
         raise FileExistsError(f"{folder} exists; choose another --split or --root, or delete it")
-    tmp = records.temporary(folder)
+    tmp = temporary(folder)
     tmp.mkdir(parents=True)
     try:
         if columns is None and size is None and all(map(_note, files)):
@@ -136,7 +137,7 @@ def import_split(
         else:
             columns = columns or Columns()
             made = _import(files, tmp, split, columns, size, limit, max_boxes, skip_bad)
-        records.write_json(tmp / records.MANIFEST, made)
+        write_json(tmp / records.MANIFEST, made)
         os.replace(tmp, folder)
     except BaseException:  # an interrupt too leaves nothing behind
         shutil.rmtree(tmp, ignore_errors=True)
@@ -293,14 +294,14 @@ class _Shards:
                 records.sidecar(path).unlink()
                 os.replace(path, named)
                 entry["file"] = named.name
-                records.write_json(records.sidecar(named), entry)
+                write_json(records.sidecar(named), entry)
         return self._entries
 
     def forget_sidecars(self) -> None:
         """Shards that are not the original ones do not carry their request."""
         for entry in self._entries:
             kept = {name: entry[name] for name in ("file", "count", "sha256")}
-            records.write_json(records.sidecar(self._folder / entry["file"]), kept)
+            write_json(records.sidecar(self._folder / entry["file"]), kept)
 
     def manifest(self, split: str, files: list[Path], request: dict) -> dict:
         """What `records.open_split` and `pipeline` read, and where the pairs come from."""

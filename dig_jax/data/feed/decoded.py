@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.common.files import remove_leftovers, temporary, write_json
 from dig_jax.data import records
 from dig_jax.inputs.images import Size, resize
 
@@ -122,7 +123,7 @@ def open_decoded(
     if missing:
         folder = missing[0].path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        records.remove_leftovers(folder)
+        remove_leftovers(folder)
         _remove_strangers(folder, copies)
         _check_room(folder, missing)
         for copy in missing:
@@ -197,7 +198,7 @@ def _check_room(folder: Path, missing: Sequence[_Copy]) -> None:
 
 def _make(copy: _Copy, pair_at: Callable[[int], records.Pair]) -> None:
     """Write one shard's copy; it has its name only when it is whole, its .json after that."""
-    tmp = records.temporary(copy.path)
+    tmp = temporary(copy.path)
     boxes_px, types, crc32 = [], [], []
     try:
         with tmp.open("wb") as file:
@@ -210,7 +211,7 @@ def _make(copy: _Copy, pair_at: Callable[[int], records.Pair]) -> None:
             os.fsync(file.fileno())
         os.replace(tmp, copy.path)
         facts = {**copy.origin, "boxes_px": boxes_px, "kinds": types, "crc32": crc32}
-        records.write_json(copy.facts, facts)
+        write_json(copy.facts, facts)
     except OSError as error:
         free = shutil.disk_usage(copy.path.parent).free
         raise OSError(

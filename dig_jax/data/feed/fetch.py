@@ -25,6 +25,7 @@ from pathlib import Path
 from etils import epath
 
 from dig_jax.common.addresses import folder_at, is_remote, reaching
+from dig_jax.common.files import remove_leftovers, temporary, write_text
 from dig_jax.data import records
 
 CACHE = Path(".cache/data")  # below the working directory; git ignores it
@@ -63,7 +64,7 @@ def local_split(root: str, split: str) -> Path:
         with _alone(here):
             _copy(there, here, json.loads(text)["shards"])
             if not _holds(here / records.MANIFEST, text):
-                records.write_text(here / records.MANIFEST, text)
+                write_text(here / records.MANIFEST, text)
     return here
 
 
@@ -92,7 +93,7 @@ def _copy(there: epath.Path, here: Path, entries: list[dict]) -> None:
         missing = [entry for entry, is_here in zip(entries, held, strict=True) if not is_here]
         if not missing:
             return
-        records.remove_leftovers(here)
+        remove_leftovers(here)
         with reaching("data.root", there.parent):
             sizes = list(pool.map(lambda entry: (there / entry["file"]).stat().length, missing))
         free = shutil.disk_usage(here).free
@@ -111,7 +112,7 @@ def _is_here(path: Path, sha256: str) -> bool:
 
 
 def _copy_shard(there: epath.Path, here: Path, entry: dict) -> None:
-    tmp, digest = records.temporary(here / entry["file"]), hashlib.sha256()
+    tmp, digest = temporary(here / entry["file"]), hashlib.sha256()
     try:
         with tmp.open("wb") as target:
             for chunk in _chunks(there, entry["file"]):

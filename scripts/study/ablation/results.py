@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dig_jax.run.runlog import write_whole
+from dig_jax.common.files import write_text
 from dig_jax.scoring.table import markdown
 from scripts.study.ablation.plan import Plan, plan_hash
 from scripts.study.ablation.tables import count_table, starts, study_table
@@ -97,4 +97,4 @@ def replace_section(path: Path, body: str) -> None:
         text = before + marked + rest.split(END)[1]
     else:
         text = f"{text.rstrip()}\n\n{marked}\n"
-    write_whole(path, text)
+    write_text(path, text)

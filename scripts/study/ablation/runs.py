@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dig_jax.common import typed
+from dig_jax.common.files import write_text
 from dig_jax.config import Config, from_json, to_json
 from dig_jax.run.checkpoint import latest_step
-from dig_jax.run.runlog import write_whole
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MODES = {"sampled": None, "greedy": "eval.samples=0"}  # evaluation -> a setting over the base's
@@ -108,8 +108,8 @@ def write_config(path: Path, config: Config) -> None:
                 f"use another --root, or set these back to go on with that one"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(saved, to_json(config))
-    write_whole(path, _CONFIG)
+    write_text(saved, to_json(config))
+    write_text(path, _CONFIG)
 
 
 def run_jobs(jobs: Sequence[Job], *, at_once: int, say: Callable[[str], None]) -> list[Outcome]:

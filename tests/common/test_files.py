@@ -1,0 +1,43 @@
+"""Files that are replaced: whole or as they were, whoever else writes them."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dig_jax.common import files
+
+
+def test_two_writers_of_one_file_never_share_a_temporary_name(tmp_path):
+    path = tmp_path / "value.json"
+    assert files.temporary(path) != files.temporary(path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: files.write_json(path, [n] * 1000), range(64)))
+    found = json.loads(path.read_text())
+    assert len(found) == 1000
+    assert len(set(found)) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "value.json"
+    files.write_json(path, {"a": 1})
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+@pytest.mark.parametrize(("text", "what"), [("", "is empty"), ('{"a": ', "is not valid JSON")])
+def test_a_file_without_json_is_named_with_the_remedy(tmp_path, text, what):
+    path = tmp_path / "manifest.json"
+    assert files.read_json(path, "", missing={}) == {}
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{path} {what}.*; move it away"):
+        files.read_json(path, "move it away")
