@@ -1,0 +1,67 @@
+"""Rows of JSON, a line each, appended as they come: every row vouches for all before it.
+
+A row's last field `crc` is the checksum of its text continued from that of the row before, so that
+a row that was changed, lost, moved or taken from elsewhere shows at the next row at the latest.
+Rows of earlier versions have none; those that follow them vouch for them too.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+CRC = "crc"
+
+
+def line_of(row: Mapping[str, Any], before: int) -> tuple[str, int]:
+    """(the line, its checksum) of a row.
+
+    before   checksum of the row before; of the first row what the file is about (`start_of`)
+
+    Raises ValueError where a number is not finite: JSON has no name for it.
+    """
+    text = json.dumps(row, allow_nan=False)
+    crc = zlib.crc32(text.encode(), before)
+    comma = ", " if row else ""
+    return f'{text[:-1]}{comma}"{CRC}": "{crc:08x}"}}\n', crc
+
+
+def text_of(rows: Iterable[Mapping[str, Any]], start: int = 0) -> tuple[str, int]:
+    """(all lines, the checksum of the last) of a file's rows."""
+    lines, crc = [], start
+    for row in rows:
+        line, crc = line_of(row, crc)
+        lines.append(line)
+    return "".join(lines), crc
+
+
+def read_rows(path: Path, start: int = 0) -> list[dict[str, Any]]:
+    """The rows of a file, in order; none where there is no file.
+
+    A last line without its end was cut off by a kill and is left out. Raises ValueError naming
+    file and line where a line is no row, or where rows are not those that were written.
+    """
+    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
+    rows, crc = [], start
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+            told = row.pop(CRC, None)
+        except (json.JSONDecodeError, AttributeError, TypeError) as error:
+            raise ValueError(f"{where} is not a JSON row ({error}); {_REMEDY}") from error
+        crc = zlib.crc32(json.dumps(row).encode(errors="surrogateescape"), crc)
+        if told is not None and told != f"{crc:08x}":
+            raise ValueError(
+                f"{where}: it or a row before it is not what was written (crc {told}, its rows "
+                f"have {crc:08x}); {_REMEDY}"
+            )
+        rows.append(row)
+    return rows
+
+
+_REMEDY = (
+    "move the file away to go on without these rows, or take its copy back; a change of your own "
+    'is taken once the "crc" fields are gone'
+)
