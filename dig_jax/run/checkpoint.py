@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.common.addresses import check_plain, folder_at, is_remote, reaching
 from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
@@ -58,6 +58,7 @@ def save(cfg: Config, step: int, state: Any) -> None:
     """
     root = root_of(cfg)
     check_plain(field_of_root(cfg), root)
+    locks.check_ours(f"{root.rstrip('/')}/{locks.NAME}")
     with jax.transfer_guard("allow"), _open(root) as manager:
         if distributed.first_says(step in manager.all_steps()):
             return

@@ -1,12 +1,13 @@
 """Whether a run may start or go on in its folder, asked before anything is compiled."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
-from dig_jax.common import typed
-from dig_jax.common.addresses import check_plain, is_remote, try_out
+from dig_jax.common import locks, typed
+from dig_jax.common.addresses import check_plain, folder_at, is_remote, try_out
 from dig_jax.config import Config, Stage, config_hash
 from dig_jax.mesh import distributed
 from dig_jax.run import checkpoint
@@ -32,6 +33,37 @@ MAY_CHANGE = (
     "model.remat",
     "model.layers",
 )
+
+
+@contextlib.contextmanager
+def owned(cfg: Config) -> Iterator[None]:
+    """Within, no other run writes to the run folder and to checkpoint.root; all processes enter.
+
+    Process 0 holds the locks. Raises OSError naming the folder's owner, or the setting of a folder
+    that cannot be written, and ValueError where a bucket cannot be reached.
+    """
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if jax.process_index() == 0:
+            try:
+                for field, folder in written_folders(cfg).items():
+                    stack.enter_context(locks.owned(field, lock_of(folder)))
+            except (OSError, ValueError) as error:
+                refused = error
+        if distributed.any_process(refused is not None):
+            raise refused or OSError("process 0 says what is wrong with a folder of the run")
+        yield
+
+
+def written_folders(cfg: Config) -> dict[str, str]:
+    """Setting -> folder: what a run writes to."""
+    root = {"checkpoint.root": cfg.checkpoint.root} if cfg.checkpoint.root else {}
+    same = root and folder_at(cfg.run_dir) == folder_at(cfg.checkpoint.root)
+    return {"run_dir": cfg.run_dir} | ({} if same else root)
+
+
+def lock_of(folder: str) -> str:
+    return f"{folder.rstrip('/')}/{locks.NAME}"
 
 
 def check_start(cfg: Config) -> None:
