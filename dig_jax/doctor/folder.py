@@ -100,7 +100,7 @@ def continuing(cfg: Config) -> Finding:
         if (Path(cfg.run_dir) / METRICS).is_file():
             return Finding("has rows of a run without checkpoint: the run begins anew")
         return Finding("no run yet: a new one begins")
-    resume.check_config(cfg, done)
+    resume.check_resume(cfg, done)
     if done >= cfg.steps:
         return Finding(f"holds the finished run of {done} steps: nothing is left to do")
     return Finding(f"holds a run: it goes on after step {done} of {cfg.steps}")

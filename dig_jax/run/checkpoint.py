@@ -2,6 +2,7 @@
 
     <root>/checkpoints/<step>/state     arrays, by Orbax
     <root>/checkpoints/<step>/config    the resolved configuration, JSON
+    <root>/checkpoints/<step>/record    which run it is of and what that depends on, JSON
 
 The root is checkpoint.root, a folder or gs://BUCKET/FOLDER, or else the run folder. A checkpoint
 is there only when it is whole (Orbax renames a temporary folder; in a bucket, where that would be
@@ -20,8 +21,10 @@ from etils import epath
 
 from dig_jax.common import locks, typed
 from dig_jax.common.addresses import check_plain, folder_at, is_remote, reaching
+from dig_jax.common.files import read_json
 from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
+from dig_jax.run.manifest import record_of
 
 CHECKPOINTS = "checkpoints"  # below the root
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
@@ -62,8 +65,11 @@ def save(cfg: Config, step: int, state: Any) -> None:
     with jax.transfer_guard("allow"), _open(root) as manager:
         if distributed.first_says(step in manager.all_steps()):
             return
+        record = {} if jax.process_index() else record_of(cfg)
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(typed.to_plain(cfg))
+            state=ocp.args.StandardSave(state),
+            config=ocp.args.JsonSave(typed.to_plain(cfg)),
+            record=ocp.args.JsonSave(record),
         )
         if not manager.save(step, args=items):
             raise RuntimeError(
@@ -217,20 +223,48 @@ def saved_steps(root: str | Path) -> list[int]:
 
 def saved_config(root: str | Path, step: int | None = None) -> Config:
     """The configuration stored with a checkpoint, the newest unless `step` is given."""
-    return from_json(config_text(root, _existing(root, step)))
+    return from_json(json.dumps(saved_settings(root, _existing(root, step))))
+
+
+def saved_settings(root: str | Path, step: int) -> dict[str, Any]:
+    """The configuration of a checkpoint as it was written, fields of that day."""
+    path = folder_of(root) / str(step) / "config" / "metadata"
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
+        )
+    return read_json(path, _back_from(root, step))
+
+
+def saved_record(root: str | Path, step: int) -> dict[str, Any]:
+    """{"run", "depends"} of a checkpoint (`manifest.record_of`); {} of one that has none."""
+    path = folder_of(root) / str(step) / "record" / "metadata"
+    return read_json(path, _back_from(root, step), missing={})
+
+
+def _back_from(root: str | Path, step: int) -> str:
+    others = [other for other in saved_steps(root) if other != step]
+    folder = folder_of(root) / str(step)
+    return f"move {folder} away to go back to an earlier checkpoint ({others or 'none is left'})"
 
 
 def told_root(run_dir: str | Path) -> str:
     """checkpoint.root in the configuration that a run folder holds; "" where it tells none."""
-    path = Path(run_dir) / "config.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = run_settings(run_dir)
     return known.get("checkpoint", {}).get("root", "")
+
+
+def run_settings(run_dir: str | Path) -> dict[str, Any]:
+    """The configuration that a run folder holds, as it was written; {} where it holds none."""
+    remedy = "move it away to go on: it is written anew at every start"
+    return read_json(Path(run_dir) / "config.json", remedy, missing={})
 
 
 def _open(root: str | Path) -> ocp.CheckpointManager:
     # it deletes nothing by itself: it would do so before what is new has been opened
     options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
-    handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+    texts = {name: ocp.JsonCheckpointHandler() for name in ("config", "record")}
+    handlers = {"state": ocp.StandardCheckpointHandler(), **texts}
     return ocp.CheckpointManager(folder_of(root), options=options, item_handlers=handlers)
 
 
@@ -246,26 +280,13 @@ def _existing(root: str | Path, step: int | None) -> int:
     return max(found) if step is None else step
 
 
-def config_text(root: str | Path, step: int) -> str:
-    path = folder_of(root) / str(step) / "config" / "metadata"
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
-        )
-    return path.read_text()
-
-
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _damaged(root: str | Path, step: int, error: Exception) -> str:
-    others = [other for other in saved_steps(root) if other != step]
     reason = f"{type(error).__name__}: {error}"[:300]
-    return (
-        f"{folder_of(root) / str(step)} cannot be restored; move that folder away to go back to "
-        f"an earlier checkpoint ({others or 'none is left'}). {reason}"
-    )
+    return f"{folder_of(root) / str(step)} cannot be restored; {_back_from(root, step)}. {reason}"
 
 
 def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
