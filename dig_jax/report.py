@@ -19,6 +19,7 @@ from dig_jax.common.files import write_text
 from dig_jax.config import Config, from_json
 from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.pictures import contact, curves
+from dig_jax.run.manifest import read_manifest
 from dig_jax.run.runlog import read_rows
 from dig_jax.scoring.table import (
     NAMES,
@@ -146,18 +147,35 @@ def report_text(run_dir: Path, cfg: Config, evaluations, left_out: list[str]) ->
         "## Protocol",
         "\n".join(f"- {name}: {value}" for name, value in after["protocol"].items()),
         "## Made by",
-        _made_by(run_dir / "manifest.json"),
+        _made_by(run_dir),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _made_by(path: Path) -> str:
-    """The last start of the run, and at which steps it was started."""
-    starts = json.loads(path.read_text())["starts"] if path.is_file() else [{}]
-    facts = {name: value for name, value in starts[-1].items() if name != "first_step"}
+def _made_by(run_dir: Path) -> str:
+    """The last start of the run, what it depends on, and what later starts changed."""
+    starts = read_manifest(run_dir).get("starts", [{}])
+    facts = dict(starts[-1])
+    table = facts.pop("depends", {})
+    for name in ("first_step", "changed", "accepted", "stopped"):
+        facts.pop(name, None)
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items())
     facts["started at step"] = ", ".join(str(start.get("first_step")) for start in starts)
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    parts = ["\n".join(f"- {name}: {value}" for name, value in facts.items())]
+    if table:
+        parts += ["What its numbers depend on:", markdown([["what", "value"], *table.items()])]
+    changes = [
+        [str(start.get("first_step")), kind, name, str(old), str(new)]
+        for start in starts
+        for kind in ("changed", "accepted")
+        for name, (old, new) in start.get(kind, {}).items()
+    ]
+    stops = [start["stopped"] for start in starts if "stopped" in start]
+    changes += [[str(stop["step"]), "stopped", stop["why"], "", ""] for stop in stops]
+    if changes:
+        heads = ["at step", "how", "what", "before", "after"]
+        parts += ["Differences between its starts:", markdown([heads, *changes])]
+    return "\n\n".join(parts)
 
 
 def write_report(run_dir: str | Path) -> str:

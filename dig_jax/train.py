@@ -8,6 +8,7 @@ once per process of a pod or a cluster, it is one run of all of them (`distribut
 """
 
 import argparse
+from contextlib import ExitStack
 from functools import partial
 
 import jax
@@ -114,11 +115,12 @@ def main() -> None:
         "--dry-run", type=int, metavar="N", help="N steps of a cut model, of which nothing is kept"
     )
     cfg, args = parse_with_config(parser)
-    with joined():
+    with joined(), ExitStack() as held:
         if args.dry_run is not None:
             return dry_run(cfg, args.dry_run, train)
         with clear_errors():  # whatever is wrong with the input is found before anything compiles
             check_trackers(cfg.log)
+            held.enter_context(resume.owned(cfg))
             session = open_session(cfg)
             resume.check_start(cfg)
             memory.check_fits(session, session.prompt.tokens.shape[1])

@@ -141,3 +141,22 @@ def test_a_run_folder_without_its_data_still_reports(run):
 def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 1
     assert f"{tmp_path / 'config.json'} does not exist" in capsys.readouterr().err
+
+
+def test_the_report_tells_what_the_numbers_depend_on_and_what_later_starts_changed(run):
+    path = run / "manifest.json"
+    first = {"first_step": 0, "depends": {"data.dual": "8 pairs 11"}, "commit": "abc123"}
+    first |= {"stopped": {"step": 2, "why": "loss=nan"}}
+    second = {"first_step": 2, "depends": {"data.dual": "8 pairs 22"}, "commit": "abc123"}
+    second |= {"changed": {"optim.rate": [0.1, 0.01]}}
+    second |= {"accepted": {"data.dual": ["8 pairs 11", "8 pairs 22"]}}
+    path.write_text(json.dumps({"run": "1", "starts": [first, second]}))
+    report.write_report(run)
+    text = (run / "report.md").read_text()
+    assert "| what | value |\n|---|---|\n| data.dual | 8 pairs 22 |" in text
+    for row in (
+        "| 2 | changed | optim.rate | 0.1 | 0.01 |",
+        "| 2 | accepted | data.dual | 8 pairs 11 | 8 pairs 22 |",
+        "| 2 | stopped | loss=nan |  |  |",
+    ):
+        assert row in text

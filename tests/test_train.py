@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+from dig_jax.common import locks
 from dig_jax.common.typed import override
 from dig_jax.config import (
     CheckpointConfig,
@@ -33,6 +34,7 @@ from dig_jax.config import (
 from dig_jax.data import records
 from dig_jax.hf import weights
 from dig_jax.model.config import ModelConfig
+from dig_jax.run import resume
 from dig_jax.run.best import read_best
 from dig_jax.run.checkpoint import saved_steps
 from dig_jax.run.runlog import comparable, read_rows
@@ -320,6 +322,18 @@ def test_the_best_weights_can_be_evaluated(config, straight, tmp_path):
 def test_starting_a_finished_run_again_changes_nothing(config, straight, tmp_path):
     finish(start(config, config.run_dir, tmp_path))
     assert read_rows(config.run_dir, kind="train") == straight
+
+
+def test_a_second_run_in_a_folder_that_is_in_use_ends_before_it_compiles(config, tmp_path):
+    """This process is the first; the second leaves nothing but what it says."""
+    run_dir = tmp_path / "shared"
+    with resume.owned(dataclasses.replace(config, run_dir=str(run_dir))):
+        printed = start(config, str(run_dir), tmp_path).communicate(timeout=300)[0]
+        assert [path.name for path in run_dir.iterdir()] == [locks.NAME]
+    assert f"error: run_dir: {run_dir} is in use by" in printed
+    assert f"(process {os.getpid()} on " in printed
+    assert "Compiling" not in printed
+    assert "Traceback" not in printed
 
 
 def test_a_run_refuses_to_continue_under_another_configuration(config, straight, tmp_path):

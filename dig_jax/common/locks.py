@@ -52,9 +52,9 @@ class Seen:
 
 @contextlib.contextmanager
 def owned(
-    field: str, path: str | Path, *, pause: Callable[[float], object] = time.sleep
+    field: str, *paths: str | Path, pause: Callable[[float], object] = time.sleep
 ) -> Iterator[None]:
-    """This process owns the lock at `path` (or gs:// address) within; folders it makes may stay.
+    """This process owns the locks at these paths (or gs:// addresses) within: all, or none.
 
     field   the setting that names what is locked, for messages
     pause   waits so many seconds, while a lock of another machine is watched
@@ -62,13 +62,20 @@ def owned(
     Raises Taken (an OSError) naming the owner and the remedy, and OSError where the folder cannot
     be made or written. Folders made for the lock alone are gone afterwards.
     """
-    place = _Object(str(path)) if is_remote(path) else _File(Path(path))
-    made = place.make_folder(field)
+    made: list[Path] = []
+    places: list[_File | _Object] = []
     try:
-        _take(field, place, pause)
-        with _beating(place):
+        for path in paths:
+            place = _Object(str(path)) if is_remote(path) else _File(Path(path))
+            made += place.make_folder(field)
+            _take(field, place, pause)
+            places.append(place)
+            _held[str(place)] = place
+        with _beating(places):
             yield
     finally:
+        for place in places:
+            _give_back(place)
         for folder in made:
             with contextlib.suppress(OSError):  # not empty: it is used
                 folder.rmdir()
@@ -79,7 +86,7 @@ def check_ours(path: str | Path) -> None:
 
     Only after a silence of SILENCE_S, say of a machine that was suspended.
     """
-    held = _held.get(str(path))
+    held = _held.get(str(path if is_remote(path) else Path(path).absolute()))
     seen = held and held.read()
     if seen and seen.text != _ours():
         raise Taken(f"{held} has been taken over by {_who(seen.text)}; this run ends")
@@ -156,28 +163,31 @@ _held: dict[str, _File | _Object] = {}
 
 
 @contextlib.contextmanager
-def _beating(place: _File | _Object) -> Iterator[None]:
-    """Touches a lock every BEAT_S, and gives it back."""
+def _beating(places: list[_File | _Object]) -> Iterator[None]:
+    """Touches locks every BEAT_S."""
     end = threading.Event()
 
     def beat() -> None:
         while not end.wait(BEAT_S):
-            with contextlib.suppress(Exception):  # a share that is away for a moment; see SILENCE_S
-                place.touch(_ours())
+            for place in places:
+                with contextlib.suppress(Exception):  # away for a moment; see SILENCE_S
+                    place.touch(_ours())
 
-    thread = threading.Thread(target=beat, daemon=True, name=f"beat {place}")
-    _held[str(place)] = place
+    thread = threading.Thread(target=beat, daemon=True, name="lock beat")
     thread.start()
     try:
         yield
     finally:
         end.set()
         thread.join()
-        del _held[str(place)]
-        with contextlib.suppress(OSError):  # gone with its folder, or the share is away
-            seen = place.read()
-            if seen and seen.text == _ours():
-                place.remove(seen)
+
+
+def _give_back(place: _File | _Object) -> None:
+    del _held[str(place)]
+    with contextlib.suppress(OSError):  # gone with its folder, or the share is away
+        seen = place.read()
+        if seen and seen.text == _ours():
+            place.remove(seen)
 
 
 class _File:

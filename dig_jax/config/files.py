@@ -34,7 +34,8 @@ def from_json(text: str) -> Config:
 def config_hash(config: Config) -> str:
     """Twelve hex digits of the configuration, blind to where the run is written."""
     plain = typed.to_plain(dataclasses.replace(config, run_dir=""))
-    del plain["checkpoint"]["root"]  # it came later: earlier hashes hold
+    for name in ("root", "accept"):  # they came later: earlier hashes hold
+        del plain["checkpoint"][name]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

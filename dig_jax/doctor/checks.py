@@ -26,9 +26,8 @@ from dig_jax.model import params
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.specs import model_specs
-from dig_jax.run import checkpoint, memory, session
+from dig_jax.run import checkpoint, manifest, memory, session
 from dig_jax.run.memory import bytes_text
-from dig_jax.run.runlog import manifest
 from dig_jax.run.trackers import check_trackers
 
 Opened = tuple[Processor, PromptInputs]
@@ -154,7 +153,7 @@ def trackers(cfg: Config) -> Finding:
 def program(cfg: Config) -> Finding:
     """Commit and versions; all processes have one configuration."""
     distributed.check_same("configuration", config_hash(cfg))
-    facts = manifest(cfg)
+    facts = manifest.facts(cfg)
     commit, plus, changed = (facts["commit"] or "").partition("+")
     told = f"commit {commit[:12]}{plus}{changed}" if commit else "no commit, this is no checkout"
     names = ("python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from dig_jax.common import locks
 from dig_jax.common.addresses import check_plain, is_remote, try_out
 from dig_jax.config import Config, best_score
 from dig_jax.doctor.findings import Finding
@@ -30,7 +31,10 @@ def writing(cfg: Config) -> Finding:
     if not cfg.checkpoint.root:
         check_plain("run_dir", folder)
     try:
+        _alone("run_dir", cfg.run_dir)
         write_test(folder)
+    except locks.Taken:
+        raise
     except OSError as error:
         rule = f"cannot be written ({error})"
         return Finding(str(folder), rule=rule, remedy=f"make it writable, or {_ELSEWHERE}")
@@ -43,13 +47,24 @@ def keeping(cfg: Config) -> Finding:
     check_plain("checkpoint.root", root)
     if is_remote(root):
         try_out("checkpoint.root", root)
+        _alone("checkpoint.root", root)
         return Finding(f"{root}: an object was written, listed, read back and deleted")
     try:
+        _alone("checkpoint.root", root)
         write_test(Path(root))
+    except locks.Taken:
+        raise
     except OSError as error:
         remedy = "make it writable, or name another checkpoint.root"
         return Finding(root, rule=f"cannot be written ({error})", remedy=remedy)
     return Finding(f"{root}: a file was written, synced, read back and deleted")
+
+
+def _alone(field: str, folder: str) -> None:
+    """Raises locks.Taken where a run is writing there."""
+    if jax.process_index() == 0:
+        with locks.owned(field, resume.lock_of(folder)):
+            pass
 
 
 def write_test(folder: Path) -> None:
@@ -85,7 +100,7 @@ def continuing(cfg: Config) -> Finding:
         if (Path(cfg.run_dir) / METRICS).is_file():
             return Finding("has rows of a run without checkpoint: the run begins anew")
         return Finding("no run yet: a new one begins")
-    resume.check_config(cfg, done)
+    resume.check_resume(cfg, done)
     if done >= cfg.steps:
         return Finding(f"holds the finished run of {done} steps: nothing is left to do")
     return Finding(f"holds a run: it goes on after step {done} of {cfg.steps}")

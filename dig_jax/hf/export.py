@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save_file
 
+from dig_jax.common import locks
 from dig_jax.common.files import write_json
 from dig_jax.hf import settings
 from dig_jax.hf.checksums import write_checksums
@@ -82,24 +83,24 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Yields a hidden folder; what is written there becomes `folder`.
 
     Whatever ends the process before, `folder` is not there, or still what it was: every file is
-    on the disk before the one rename.
+    on the disk before the one rename. Another process that writes there is named (`locks.Taken`).
     """
     folder = Path(folder).absolute()
     partial = folder.parent / f".{folder.name}.partial"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if partial.exists():  # left by a kill
-        shutil.rmtree(partial)
-    partial.mkdir()
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    write_checksums(partial)
-    for path in (*partial.rglob("*"), partial):
-        _sync(path)
-    _swap_in(partial, folder)
-    _sync(folder.parent)
+    with locks.owned("--out", folder.parent / f".{folder.name}.lock"):
+        if partial.exists():  # left by a kill
+            shutil.rmtree(partial)
+        partial.mkdir()
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
+        write_checksums(partial)
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
+        _swap_in(partial, folder)
+        _sync(folder.parent)
 
 
 def copy_companions(source: str | Path, target: Path) -> dict:

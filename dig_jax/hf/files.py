@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +133,27 @@ def local_companions(source: str | Path) -> Path:
             partial.rename(root / name)
         shutil.rmtree(partial, ignore_errors=True)
     return root / name
+
+
+def digest_files(files: Iterable[epath.Path]) -> str | None:
+    """Twelve hex digits of names and contents; None of no files."""
+    lines = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12] if lines else None
+
+
+def digest_headers(folder: epath.Path) -> str | None:
+    """Twelve hex digits of names, sizes and headers of a folder's safetensors; None without any.
+
+    Tensors are not read: another checkpoint of the same shapes, sizes and names is not told apart.
+    """
+    digest = hashlib.sha256()
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(".safetensors"))
+    for file in files:
+        with file.open("rb") as stream:
+            size = stream.read(8)
+            header = size + stream.read(min(int.from_bytes(size, "little"), CHUNK))
+        digest.update(f"{file.name} {file.stat().length} ".encode() + header)
+    return digest.hexdigest()[:12] if files else None
 
 
 def read_json(path: epath.Path | Path, *, missing: dict | None = None) -> dict:

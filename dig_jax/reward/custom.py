@@ -57,6 +57,13 @@ def find_function(cfg: RewardConfig) -> RewardFunction:
     return function
 
 
+def source_file(cfg: RewardConfig) -> Path | None:
+    """The file of the user's own function, after `find_function`; None for a named one."""
+    name = cfg.function.partition(":")[0]
+    path = getattr(sys.modules.get(name), "__file__", None)
+    return None if cfg.function == "dig" or cfg.function in NAMED or not path else Path(path)
+
+
 def _module(function: str, name: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:

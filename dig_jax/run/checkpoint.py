@@ -3,6 +3,7 @@
     <root>/checkpoints/<step>/state     arrays, by Orbax
     <root>/checkpoints/<step>/config    the resolved configuration, JSON
     <root>/checkpoints/<step>/digest    of every array (`digest`), JSON
+    <root>/checkpoints/<step>/record    which run it is of and what that depends on, JSON
 
 The root is checkpoint.root, a folder or gs://BUCKET/FOLDER, or else the run folder. A checkpoint
 is there only when it is whole (Orbax renames a temporary folder; in a bucket, where that would be
@@ -19,11 +20,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.common.addresses import check_plain, folder_at, is_remote, reaching
+from dig_jax.common.files import read_json
 from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
-from dig_jax.run.digest import Digest, changed, digest_of
+from dig_jax.run import digest
+from dig_jax.run.manifest import record_of
 
 CHECKPOINTS = "checkpoints"  # below the root
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
@@ -61,13 +64,16 @@ def save(cfg: Config, step: int, state: Any) -> None:
     """
     root = root_of(cfg)
     check_plain(field_of_root(cfg), root)
+    locks.check_ours(f"{root.rstrip('/')}/{locks.NAME}")
     with jax.transfer_guard("allow"), _open(root) as manager:
         if distributed.first_says(step in manager.all_steps()):
             return
+        record = {} if jax.process_index() else record_of(cfg)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             config=ocp.args.JsonSave(typed.to_plain(cfg)),
-            digest=ocp.args.JsonSave(digest_of(state)),
+            digest=ocp.args.JsonSave(digest.digest_of(state)),
+            record=ocp.args.JsonSave(record),
         )
         if not manager.save(step, args=items):
             raise RuntimeError(
@@ -130,7 +136,7 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
             saved = _arrays(manager.item_metadata(step).state)
             misfits = _misfits(saved, _arrays(target)) if saved else ""
             state = None if misfits else manager.restore(step, args=items).state
-            _check_digest(state, _saved_digest(root, step))
+            digest.check(state, _saved_digest(root, step))
         except Exception as error:  # Orbax and TensorStore raise whatever they met
             raise ValueError(_damaged(root, step, error)) from error
     if misfits:
@@ -149,7 +155,7 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
     step = _existing(root, step)
     try:
         params = _read_params(folder_of(root) / str(step) / "state", like)
-        _check_digest({PARAMS: params}, _saved_digest(root, step))
+        digest.check({PARAMS: params}, _saved_digest(root, step))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         raise ValueError(_damaged(root, step, error)) from error
     return params
@@ -165,10 +171,10 @@ def save_params(folder: str | Path, params: Any) -> None:
     where, saved = folder_at(folder) / PARAMS, {PARAMS: params}
     with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
         writer.save(where, saved)
-        digest = digest_of(saved)
+        told = digest.digest_of(saved)
     _prove(where, saved)
     if jax.process_index() == 0:
-        (folder_at(folder) / DIGEST).write_text(json.dumps(digest) + "\n")
+        (folder_at(folder) / DIGEST).write_text(json.dumps(told) + "\n")
 
 
 def has_params(folder: str | Path) -> bool:
@@ -187,7 +193,7 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
     try:
         params = _read_params(where, like, cut=cut)
         if known.is_file() and not cut:
-            _check_digest({PARAMS: params}, json.loads(known.read_text()))
+            digest.check({PARAMS: params}, json.loads(known.read_text()))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         reason = f"{type(error).__name__}: {error}"[:300]
         raise ValueError(f"{where} cannot be restored; make it again. {reason}") from error
@@ -231,21 +237,48 @@ def saved_steps(root: str | Path) -> list[int]:
 
 def saved_config(root: str | Path, step: int | None = None) -> Config:
     """The configuration stored with a checkpoint, the newest unless `step` is given."""
-    return from_json(config_text(root, _existing(root, step)))
+    return from_json(json.dumps(saved_settings(root, _existing(root, step))))
+
+
+def saved_settings(root: str | Path, step: int) -> dict[str, Any]:
+    """The configuration of a checkpoint as it was written, fields of that day."""
+    path = folder_of(root) / str(step) / "config" / "metadata"
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
+        )
+    return read_json(path, _back_from(root, step))
+
+
+def saved_record(root: str | Path, step: int) -> dict[str, Any]:
+    """{"run", "depends"} of a checkpoint (`manifest.record_of`); {} of one that has none."""
+    path = folder_of(root) / str(step) / "record" / "metadata"
+    return read_json(path, _back_from(root, step), missing={})
+
+
+def _back_from(root: str | Path, step: int) -> str:
+    others = [other for other in saved_steps(root) if other != step]
+    folder = folder_of(root) / str(step)
+    return f"move {folder} away to go back to an earlier checkpoint ({others or 'none is left'})"
 
 
 def told_root(run_dir: str | Path) -> str:
     """checkpoint.root in the configuration that a run folder holds; "" where it tells none."""
-    path = Path(run_dir) / "config.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = run_settings(run_dir)
     return known.get("checkpoint", {}).get("root", "")
+
+
+def run_settings(run_dir: str | Path) -> dict[str, Any]:
+    """The configuration that a run folder holds, as it was written; {} where it holds none."""
+    remedy = "move it away to go on: it is written anew at every start"
+    return read_json(Path(run_dir) / "config.json", remedy, missing={})
 
 
 def _open(root: str | Path) -> ocp.CheckpointManager:
     # it deletes nothing by itself: it would do so before what is new has been opened
     options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
-    handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
-    handlers["digest"] = ocp.JsonCheckpointHandler()
+    texts = {name: ocp.JsonCheckpointHandler() for name in ("config", "record", "digest")}
+    handlers = {"state": ocp.StandardCheckpointHandler(), **texts}
     return ocp.CheckpointManager(folder_of(root), options=options, item_handlers=handlers)
 
 
@@ -261,26 +294,10 @@ def _existing(root: str | Path, step: int | None) -> int:
     return max(found) if step is None else step
 
 
-def config_text(root: str | Path, step: int) -> str:
-    path = folder_of(root) / str(step) / "config" / "metadata"
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
-        )
-    return path.read_text()
-
-
-def _saved_digest(root: str | Path, step: int) -> Digest:
+def _saved_digest(root: str | Path, step: int) -> digest.Digest:
     """Of a checkpoint; empty where it is of a version that wrote none."""
     path = folder_of(root) / str(step) / "digest" / "metadata"
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _check_digest(tree: Any, known: Digest) -> None:
-    wrong = [] if tree is None else changed(tree, known)
-    if wrong:
-        some = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if wrong[5:] else "")
-        raise ValueError(f"arrays are not what was saved, their digests differ: {some}")
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -288,12 +305,8 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _damaged(root: str | Path, step: int, error: Exception) -> str:
-    others = [other for other in saved_steps(root) if other != step]
     reason = f"{type(error).__name__}: {error}"[:300]
-    return (
-        f"{folder_of(root) / str(step)} cannot be restored; move that folder away to go back to "
-        f"an earlier checkpoint ({others or 'none is left'}). {reason}"
-    )
+    return f"{folder_of(root) / str(step)} cannot be restored; {_back_from(root, step)}. {reason}"
 
 
 def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -41,6 +41,14 @@ def changed(tree: Any, known: Digest) -> list[str]:
     return wrong
 
 
+def check(tree: Any, known: Digest) -> None:
+    """Raises ValueError naming the arrays of a tree that are not what was saved (`changed`)."""
+    wrong = [] if tree is None else changed(tree, known)
+    if wrong:
+        some = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if wrong[5:] else "")
+        raise ValueError(f"arrays are not what was saved, their digests differ: {some}")
+
+
 def _named(tree: Any) -> dict[str, jax.Array]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -8,6 +8,7 @@ import jax
 
 from dig_jax.common.files import write_json
 from dig_jax.config import Config
+from dig_jax.run import manifest
 from dig_jax.run.experience import Experience, fetch
 
 
@@ -28,6 +29,7 @@ def stop_if_not_finite(
     path = Path(cfg.run_dir) / "not_finite" / f"step_{step:06d}.json"
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
+        manifest.add_stop(cfg, step, "the loss or the gradient is not finite")
         write_json(path, _dump(cfg, step, drawn, metrics, answers))
     wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
     raise FloatingPointError(

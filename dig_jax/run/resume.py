@@ -1,15 +1,16 @@
 """Whether a run may start or go on in its folder, asked before anything is compiled."""
 
-import json
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 
-from dig_jax.common import typed
-from dig_jax.common.addresses import check_plain, is_remote, try_out
+from dig_jax.common import locks, typed
+from dig_jax.common.addresses import check_plain, folder_at, is_remote, try_out
 from dig_jax.config import Config, Stage, config_hash
 from dig_jax.mesh import distributed
-from dig_jax.run import checkpoint
+from dig_jax.run import checkpoint, depends, manifest
 
 # Fields a resumed run may change: none of them bears on the numbers of a step, except that a
 # decaying schedule is stretched to new `steps` and that sums are ordered by the mesh and by
@@ -32,14 +33,47 @@ MAY_CHANGE = (
     "model.remat",
     "model.layers",
 )
+# And after a loss or a metric that was not finite what the message of that stop advises: the
+# steps that are done stay as they are, those to come are another run's, which manifest.json tells.
+AFTER_STOP = ("optim.rate", "grpo.kl_max")
+
+
+@contextlib.contextmanager
+def owned(cfg: Config) -> Iterator[None]:
+    """Within, no other run writes to the run folder and to checkpoint.root; all processes enter.
+
+    Process 0 holds the locks. Raises OSError naming the folder's owner, or the setting of a folder
+    that cannot be written, and ValueError where a bucket cannot be reached.
+    """
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if jax.process_index() == 0:
+            try:
+                for field, folder in written_folders(cfg).items():
+                    stack.enter_context(locks.owned(field, lock_of(folder)))
+            except (OSError, ValueError) as error:
+                refused = error
+        if distributed.any_process(refused is not None):
+            raise refused or OSError("process 0 says what is wrong with a folder of the run")
+        yield
+
+
+def written_folders(cfg: Config) -> dict[str, str]:
+    """Setting -> folder: what a run writes to."""
+    root = {"checkpoint.root": cfg.checkpoint.root} if cfg.checkpoint.root else {}
+    same = root and folder_at(cfg.run_dir) == folder_at(cfg.checkpoint.root)
+    return {"run_dir": cfg.run_dir} | ({} if same else root)
+
+
+def lock_of(folder: str) -> str:
+    return f"{folder.rstrip('/')}/{locks.NAME}"
 
 
 def check_start(cfg: Config) -> None:
     """Raises ValueError where a run cannot start or go on in its folder as `cfg` says.
 
     Every process calls it: all must have one configuration, see one folder, be able to write
-    there, and find there one newest checkpoint, from which `cfg` differs in nothing that matters
-    (`check_config`).
+    there, and find there one newest checkpoint, from which the run may go on (`check_resume`).
     """
     distributed.check_same("configuration", config_hash(cfg))
     root, field = checkpoint.root_of(cfg), checkpoint.field_of_root(cfg)
@@ -50,9 +84,94 @@ def check_start(cfg: Config) -> None:
     done = checkpoint.latest_step(root)
     distributed.check_same(f"newest checkpoint in {root}", done)
     if done is not None:
-        check_config(cfg, done)
+        check_resume(cfg, done)
     else:
         check_root(cfg)
+
+
+def check_resume(cfg: Config, step: int) -> None:
+    """Raises ValueError unless a checkpoint is of this run, and `cfg` and what else the numbers
+    depend on differ from it in nothing that matters."""
+    _check_on_first(lambda: _another_run(cfg, step), "which run a checkpoint is of")
+    check_config(cfg, step)
+    check_depends(cfg, step)
+
+
+def _check_on_first(find: Callable[[], str], what: str) -> None:
+    """Raises what process 0, whose run folder counts, finds wrong; on every process."""
+    wrong = ""
+    if jax.process_index() == 0:
+        try:
+            wrong = find()
+        except ValueError as error:  # the others must hear of it
+            wrong = str(error)
+    if distributed.any_process(bool(wrong)):
+        raise ValueError(wrong or f"process 0 says what is wrong with {what}")
+
+
+def _another_run(cfg: Config, step: int) -> str:
+    """What to say where a checkpoint is another run's; or "".
+
+    Both have a number (`manifest`). Without them a run folder knows the root by its config.json,
+    and a folder that is new, as on a machine that takes another's place, by its name.
+    """
+    root, field = checkpoint.root_of(cfg), checkpoint.field_of_root(cfg)
+    theirs = checkpoint.saved_record(root, step).get("run")
+    ours = manifest.read_manifest(cfg.run_dir).get("run")
+    saved, told = checkpoint.saved_settings(root, step), checkpoint.run_settings(cfg.run_dir)
+    if theirs and ours:
+        same = theirs == ours
+    else:
+        known = told and told.get("checkpoint", {}).get("root", "") == cfg.checkpoint.root
+        same = known or os.path.normpath(saved["run_dir"]) == os.path.normpath(cfg.run_dir)
+    if same:
+        return ""
+    return (
+        f"{field}={root!r} holds step {step} of another run, {saved['name']!r} of "
+        f"{saved['run_dir']}, not of {cfg.run_dir}; name another {field}, or go on with that run "
+        f"by --run-dir {saved['run_dir']}"
+    )
+
+
+def check_depends(cfg: Config, step: int) -> None:
+    """Raises ValueError naming what a run depends on (`depends`) and is not what it was.
+
+    What checkpoint.accept names may differ; `tell_start` records it.
+    """
+    now = depends.depends_on(cfg)
+    distributed.check_same("pairs, source, reward module, flags or versions", now)
+    where = checkpoint.folder_of(checkpoint.root_of(cfg)) / str(step)
+    recorded = checkpoint.saved_record(checkpoint.root_of(cfg), step).get("depends")
+    if recorded is None:
+        if jax.process_index() == 0:
+            print(f"{where} does not tell what it depends on: nothing is compared", flush=True)
+        return
+    found = depends.differing(recorded, now)
+    wrong = {n: p for n, p in found.items() if not depends.is_accepted(n, cfg.checkpoint.accept)}
+    if wrong:
+        raise ValueError(
+            f"what the run depends on differs from {where}:\n{_lines(wrong)}\n"
+            f"put it back, start a new run with another --run-dir, or go on all the same, which is "
+            f"recorded, by --set checkpoint.accept={','.join((*cfg.checkpoint.accept, *wrong))}"
+        )
+
+
+def tell_start(cfg: Config, first_step: int) -> None:
+    """Appends this start to manifest.json; process 0 calls it.
+
+    A resume tells in what settings and dependencies it differs from its checkpoint.
+    """
+    now = depends.depends_on(cfg)
+    start = {"first_step": first_step, **manifest.facts(cfg), "depends": now}
+    root, run = checkpoint.root_of(cfg), None
+    if first_step and first_step in checkpoint.saved_steps(root):
+        record = checkpoint.saved_record(root, first_step)
+        run = record.get("run")
+        changed = typed.differences(checkpoint.saved_settings(root, first_step), cfg)
+        accepted = depends.differing(record.get("depends", {}), now) if record else {}
+        start |= {"changed": changed} if changed else {}
+        start |= {"accepted": accepted} if accepted else {}
+    manifest.add_start(cfg, run, start)
 
 
 def check_root(cfg: Config) -> None:
@@ -60,9 +179,7 @@ def check_root(cfg: Config) -> None:
 
     Every process calls it; the run folder that counts is that of process 0.
     """
-    left = "" if jax.process_index() else _left_behind(cfg)
-    if distributed.any_process(bool(left)):
-        raise ValueError(left or "process 0 says what is wrong with checkpoint.root")
+    _check_on_first(lambda: _left_behind(cfg), "checkpoint.root")
 
 
 def _left_behind(cfg: Config) -> str:
@@ -81,25 +198,43 @@ def _left_behind(cfg: Config) -> str:
 
 
 def check_config(cfg: Config, step: int) -> None:
-    """Raises ValueError naming the fields in which `cfg` may not differ from a checkpoint."""
-    saved = json.loads(checkpoint.config_text(checkpoint.root_of(cfg), step))
+    """Raises ValueError naming the fields in which `cfg` may not differ from a checkpoint.
+
+    Every process calls it.
+    """
+    root = checkpoint.root_of(cfg)
+    saved, folder = checkpoint.saved_settings(root, step), checkpoint.folder_of(root) / str(step)
+    if cfg.steps < step:
+        raise ValueError(
+            f"steps={cfg.steps}, but {folder} has done {step} already; use steps={step} or more to "
+            f"go on, or start a new run with another --run-dir"
+        )
+    stopped = distributed.first_says(jax.process_index() == 0 and _has_stopped(cfg, step))
+    free = MAY_CHANGE + (AFTER_STOP if stopped else ())
     wrong = {
         path: pair
         for path, pair in typed.differences(saved, cfg).items()
-        if not any(path == name or path.startswith(name + ".") for name in MAY_CHANGE)
+        if not any(path == name or path.startswith(name + ".") for name in free)
     }
     old_stages = [Stage(**stage) for stage in saved["curriculum"]["stages"]]
     if not _same_history(old_stages, cfg.curriculum.stages, step):
         wrong["curriculum.stages"] = (f"another mixture before step {step}", "this one")
     if wrong:
-        lines = "\n".join(
-            f"  {path}: saved {old!r}, now {new!r}" for path, (old, new) in wrong.items()
-        )
-        folder = checkpoint.folder_of(checkpoint.root_of(cfg)) / str(step)
         raise ValueError(
-            f"the configuration differs from {folder}:\n{lines}\n"
+            f"the configuration differs from {folder}:\n{_lines(wrong)}\n"
             f"set them back to continue that run, or start a new one with another --run-dir"
         )
+
+
+def _has_stopped(cfg: Config, step: int) -> bool:
+    """Whether the run's newest start ended because of a number, and no checkpoint came after."""
+    starts = manifest.read_manifest(cfg.run_dir).get("starts", [])
+    stops = [start["stopped"]["step"] for start in starts if "stopped" in start]
+    return bool(stops) and max(stops) >= step
+
+
+def _lines(pairs: Mapping[str, tuple]) -> str:
+    return "\n".join(f"  {name}: saved {old!r}, now {new!r}" for name, (old, new) in pairs.items())
 
 
 def _same_history(old: Sequence[Stage], new: Sequence[Stage], step: int) -> bool:

@@ -7,14 +7,9 @@ prefix `time/`, so that two runs can be compared (`comparable`). Process 0 alone
 """
 
 import contextlib
-import datetime
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,14 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dig_jax.common.files import write_json, write_text
-from dig_jax.config import Config, config_hash, to_json
+from dig_jax.common.files import write_text
+from dig_jax.config import Config, to_json
+from dig_jax.run import manifest, resume
 from dig_jax.run.trackers import Trackers, open_trackers
 
 METRICS = "metrics.jsonl"
-_PACKAGES = (
-    "dig_jax jax jaxlib flax optax orbax-checkpoint grain array-record numpy scipy transformers bpy"
-)
 
 
 class RunLog:
@@ -43,7 +36,7 @@ class RunLog:
     """
 
     def __init__(self, cfg: Config, first_step: int = 0, *, shown: Iterable[str] = ()):
-        self._steps = cfg.steps
+        self._cfg, self._steps = cfg, cfg.steps
         self._shown = tuple(shown)
         self._times: dict[str, float] = {}
         self._step_s: list[float] = []
@@ -56,7 +49,7 @@ class RunLog:
             folder.mkdir(parents=True, exist_ok=True)
             kept, replaced = drop_rows(folder / METRICS, first_step)
             write_text(folder / "config.json", to_json(cfg))
-            _add_start(folder / "manifest.json", cfg, first_step)
+            resume.tell_start(cfg, first_step)
             self._file = (folder / METRICS).open("a")
             self._trackers = open_trackers(cfg, first_step, kept, replaced)
 
@@ -115,9 +108,12 @@ class RunLog:
         wrong = {name: value for name, value in values.items() if not _is_finite(value)}
         if wrong:
             name, value = next(iter(wrong.items()))
+            if self._file:
+                manifest.add_stop(self._cfg, step, f"{name}={value}")
             raise FloatingPointError(
                 f"step {step}: {name}={value} is not finite ({len(wrong)} such metrics); the row "
-                f"is in {METRICS}; lower optim.rate or look at the batch of this step"
+                f"is in {METRICS}; look at the batch of this step, lower optim.rate, and start "
+                f"again: the run continues from its checkpoint"
             )
 
     def show(self, step: int, name: str, picture: np.ndarray) -> None:
@@ -202,36 +198,6 @@ def drop_rows(path: Path, first_step: int) -> tuple[list[dict], list[dict]]:
     return kept, later
 
 
-def manifest(cfg: Config) -> dict[str, Any]:
-    """Where and with what a run started: versions, commit, devices, config hash, UTC time."""
-    device = jax.devices()[0]
-    return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "config_hash": config_hash(cfg),
-        "commit": git_commit(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "platform": platform.platform(terse=True),
-        "cores": os.cpu_count(),
-        "device": f"{device.platform} {device.device_kind}",
-        "devices": jax.device_count(),
-        "processes": jax.process_count(),
-    }
-
-
-def git_commit() -> str | None:
-    """The checkout's commit, with "+changes" when files differ from it; None outside git."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
     """Yields the items under a bar: live on a terminal, else a line every ten seconds."""
     total = len(items) if total is None else total
@@ -250,21 +216,6 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
                 left = (total - done) * (now - start) / done
                 print(f"{label} {done}/{total} ({_duration(left)} left)", flush=True)
                 said = now
-
-
-def _add_start(path: Path, cfg: Config, first_step: int) -> None:
-    """Appends this start to manifest.json, which lists every start of the run."""
-    starts = json.loads(path.read_text())["starts"] if path.is_file() else []
-    starts.append({"first_step": first_step, **manifest(cfg)})
-    write_json(path, {"starts": starts}, indent=2)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES.split():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _scalar(name: str, value: Any) -> Any:

@@ -124,7 +124,7 @@ def test_an_owner_that_was_followed_meanwhile_is_told(tmp_path):
     with locks.owned("run_dir", path):
         locks.check_ours(path)
         path.write_text(ELSEWHERE)
-        with pytest.raises(locks.Taken, match=r"has been taken over by p .*elsewhere"):
+        with pytest.raises(locks.Taken, match=r"taken over by p .*elsewhere"):
             locks.check_ours(path)
     assert path.read_text() == ELSEWHERE  # not ours to remove
 

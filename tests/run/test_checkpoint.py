@@ -261,7 +261,8 @@ def test_a_bit_that_turns_over_in_any_file_is_found_before_it_is_used(tmp_path):
         path.write_bytes(good)
     assert_same_bits(checkpoint.restore(cfg, like)[0], state(seed=1))
     assert found
-    assert all("cannot be restored; move that folder away" in message for message in found)
+    odd = [m for m in found if "cannot be restored; move " not in m]
+    assert not odd
 
 
 def test_a_checkpoint_of_a_version_without_digests_is_restored(tmp_path):

@@ -4,7 +4,8 @@ A shard is addressed by its index and is whole when its sidecar tells the same s
 file still has the sidecar's sha256 and count. Whole shards are skipped when the same command
 runs again; killing a run at any moment loses only the pairs of unfinished shards. Any number of
 processes may make different shards of one split at once: each names all of them in the
-manifest once they are there.
+manifest once they are there. A shard that another process is making is refused
+(`shard-00000.lock`, see `common.locks`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dig_jax.common import locks
 from dig_jax.common.files import remove_leftovers
 from dig_jax.data import records
 from dig_jax.data.corpus import manifest, plans
@@ -79,12 +81,13 @@ def render_shards(
         return
     if command is None:
         check_renderer(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_room(folder, config, total - done)
-    made = render_pairs(config, _requests(folder, spec, config, missing), workers, command)
-    for note in _into_shards(folder, spec, config, missing, made):
-        done += 1
-        report(done, total, note)
+    # by number alone: shards of another request would bear other names, and mix with these
+    with locks.owned("--root", *(folder / f"shard-{shard:05d}.lock" for shard in missing)):
+        _check_room(folder, config, total - done)
+        made = render_pairs(config, _requests(folder, spec, config, missing), workers, command)
+        for note in _into_shards(folder, spec, config, missing, made):
+            done += 1
+            report(done, total, note)
 
 
 def finished_shards(

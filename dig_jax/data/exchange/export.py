@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.common.files import temporary
 from dig_jax.common.progress import progress
 from dig_jax.config import PromptConfig
@@ -105,25 +105,28 @@ def export(
     _check_free(out, overwrite)
     opened = {name: records.open_split(root / name) for name in names}
     question = PromptConfig().question
-    tmp = temporary(out)
-    tmp.mkdir(parents=True)
-    try:
-        facts = []
-        for name, shards in opened.items():
-            with progress(name, "pairs") as report:
-                facts.append(
-                    _export_split(tmp, name, shards, formats, masks, shard_bytes, question, report)
-                )
-        shutil.copyfile(Path(__file__).with_name(REWARD_FILE), tmp / REWARD_FILE)
-        license_name = license_name or _license(facts)
-        text = card_text(
-            facts, formats=formats, masks=masks, license_name=license_name, question=question
-        )
-        (tmp / "README.md").write_text(text)
-        _put_in_place(tmp, out)
-    except BaseException:  # an interrupt too leaves nothing behind
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
+    with locks.owned("--out", out.parent / f".{out.name}.lock"):
+        tmp = temporary(out)
+        tmp.mkdir(parents=True)
+        try:
+            facts = []
+            for name, shards in opened.items():
+                with progress(name, "pairs") as report:
+                    facts.append(
+                        _export_split(
+                            tmp, name, shards, formats, masks, shard_bytes, question, report
+                        )
+                    )
+            shutil.copyfile(Path(__file__).with_name(REWARD_FILE), tmp / REWARD_FILE)
+            license_name = license_name or _license(facts)
+            text = card_text(
+                facts, formats=formats, masks=masks, license_name=license_name, question=question
+            )
+            (tmp / "README.md").write_text(text)
+            _put_in_place(tmp, out)
+        except BaseException:  # an interrupt too leaves nothing behind
+            shutil.rmtree(tmp, ignore_errors=True)
+            raise
     return facts
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import dig_jax
-from dig_jax.common import typed
+from dig_jax.common import locks, typed
 from dig_jax.common.files import temporary, write_json
 from dig_jax.common.progress import progress
 from dig_jax.config import DataConfig
@@ -129,19 +129,20 @@ def import_split(
     typed.require(limit is None or limit > 0, "--limit", limit, "is below 1", "leave it out")
     if folder.exists():
         raise FileExistsError(f"{folder} exists; choose another --split or --root, or delete it")
-    tmp = temporary(folder)
-    tmp.mkdir(parents=True)
-    try:
-        if columns is None and size is None and all(map(_note, files)):
-            made = _restore(files, tmp, split, limit)
-        else:
-            columns = columns or Columns()
-            made = _import(files, tmp, split, columns, size, limit, max_boxes, skip_bad)
-        write_json(tmp / records.MANIFEST, made)
-        os.replace(tmp, folder)
-    except BaseException:  # an interrupt too leaves nothing behind
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
+    with locks.owned("--root", folder.parent / f".{folder.name}.lock"):
+        tmp = temporary(folder)
+        tmp.mkdir(parents=True)
+        try:
+            if columns is None and size is None and all(map(_note, files)):
+                made = _restore(files, tmp, split, limit)
+            else:
+                columns = columns or Columns()
+                made = _import(files, tmp, split, columns, size, limit, max_boxes, skip_bad)
+            write_json(tmp / records.MANIFEST, made)
+            os.replace(tmp, folder)
+        except BaseException:  # an interrupt too leaves nothing behind
+            shutil.rmtree(tmp, ignore_errors=True)
+            raise
     return made
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from etils import epath
 
 from dig_jax.common.addresses import folder_at, is_remote, reaching
-from dig_jax.common.files import remove_leftovers, temporary, write_text
+from dig_jax.common.files import read_json, remove_leftovers, temporary, write_text
 from dig_jax.data import records
 
 CACHE = Path(".cache/data")  # below the working directory; git ignores it
@@ -38,6 +38,20 @@ def copy_of(root: str, split: str) -> Path:
     if not is_remote(root):
         return Path(root) / split
     return CACHE / root.partition("://")[2].strip("/") / split
+
+
+def digest_of(root: str, split: str) -> str | None:
+    """ "384 pairs 1f0c7a2b9d3e": what a split of this machine holds, wherever it lies.
+
+    The twelve digits are of its manifest's counts and checksums. None where it is not there.
+    """
+    path = copy_of(root, split) / records.MANIFEST
+    if not path.is_file():
+        return None
+    shards = read_json(path, f"copy or render {path.parent} again")["shards"]
+    counts = [shard["count"] for shard in shards]
+    text = json.dumps([counts, [shard["sha256"] for shard in shards]])
+    return f"{sum(counts)} pairs {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def render_root(root: str) -> str:
