@@ -1,7 +1,7 @@
 """Rows of JSON, a line each, appended as they come: every row vouches for all before it.
 
 A row's last field `crc` is the checksum of its text continued from that of the row before, so that
-a row that was changed, lost, moved or taken from elsewhere shows at the next row at the latest.
+a row that was changed, lost or moved shows at the next row at the latest.
 Rows of earlier versions have none; those that follow them vouch for them too.
 """
 
@@ -17,7 +17,7 @@ CRC = "crc"
 def line_of(row: Mapping[str, Any], before: int) -> tuple[str, int]:
     """(the line, its checksum) of a row.
 
-    before   checksum of the row before; of the first row what the file is about (`start_of`)
+    before   checksum of the row before; 0: there is none
 
     Raises ValueError where a number is not finite: JSON has no name for it.
     """
@@ -27,23 +27,28 @@ def line_of(row: Mapping[str, Any], before: int) -> tuple[str, int]:
     return f'{text[:-1]}{comma}"{CRC}": "{crc:08x}"}}\n', crc
 
 
-def text_of(rows: Iterable[Mapping[str, Any]], start: int = 0) -> tuple[str, int]:
+def text_of(rows: Iterable[Mapping[str, Any]]) -> tuple[str, int]:
     """(all lines, the checksum of the last) of a file's rows."""
-    lines, crc = [], start
+    lines, crc = [], 0
     for row in rows:
         line, crc = line_of(row, crc)
         lines.append(line)
     return "".join(lines), crc
 
 
-def read_rows(path: Path, start: int = 0) -> list[dict[str, Any]]:
-    """The rows of a file, in order; none where there is no file.
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, in order, as `read_lines` finds them."""
+    return [row for row, _ in read_lines(path)[0]]
+
+
+def read_lines(path: Path) -> tuple[list[tuple[dict[str, Any], str]], int]:
+    """(each row with its line, the checksum of the last); none where there is no file.
 
     A last line without its end was cut off by a kill and is left out. Raises ValueError naming
     file and line where a line is no row, or where rows are not those that were written.
     """
     text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
-    rows, crc = [], start
+    found, crc = [], 0
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         where = f"{path} line {number}"
         try:
@@ -57,8 +62,8 @@ def read_rows(path: Path, start: int = 0) -> list[dict[str, Any]]:
                 f"{where}: it or a row before it is not what was written (crc {told}, its rows "
                 f"have {crc:08x}); {_REMEDY}"
             )
-        rows.append(row)
-    return rows
+        found.append((row, line))
+    return found, crc
 
 
 _REMEDY = (

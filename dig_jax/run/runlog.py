@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dig_jax.common import rows
 from dig_jax.common.files import write_text
 from dig_jax.config import Config, to_json
 from dig_jax.run import manifest, resume
@@ -48,8 +49,11 @@ class RunLog:
             folder = Path(cfg.run_dir)
             folder.mkdir(parents=True, exist_ok=True)
             kept, replaced = drop_rows(folder / METRICS, first_step)
+            if gap := _told_gap(kept, first_step):
+                print(gap, flush=True)
             write_text(folder / "config.json", to_json(cfg))
             resume.tell_start(cfg, first_step)
+            self._crc = rows.read_lines(folder / METRICS)[1]
             self._file = (folder / METRICS).open("a")
             self._trackers = open_trackers(cfg, first_step, kept, replaced)
 
@@ -101,7 +105,8 @@ class RunLog:
             self._step_s = [*self._step_s[-8:], times["step"]]
         if self._file:
             finite = {k: v if _is_finite(v) else str(v) for k, v in row.items()}
-            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
+            line, self._crc = rows.line_of(finite, self._crc)
+            self._file.write(line)
             self._file.flush()
             self._trackers.row(finite)
             print(self._line(row), flush=True)
@@ -161,17 +166,10 @@ def read_rows(
 
     name   the file of rows in the run folder
 
-    Raises ValueError naming file and line for any other line that is not JSON.
+    Raises ValueError naming file and line where a line is no row, or not as it was written.
     """
-    path = Path(run_dir) / name
-    lines = path.read_text().split("\n") if path.is_file() else []
-    rows = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} line {number} is not a JSON row ({error})") from error
-    return [row for row in rows if kind in (None, row.get("kind"))]
+    found = rows.read_rows(Path(run_dir) / name)
+    return [row for row in found if kind in (None, row.get("kind"))]
 
 
 def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,20 +180,39 @@ def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
 def drop_rows(path: Path, first_step: int) -> tuple[list[dict], list[dict]]:
     """Moves the rows of step >= first_step from X.jsonl to X.replaced.jsonl.
 
-    Nothing precedes step 0: with first_step 0 every row moves. Returns the rows that stay and
-    those that moved.
+    Nothing precedes step 0: with first_step 0 every row moves. Returns the rows that stay, with
+    their lines as they are, and those that moved.
     """
     if not path.is_file():
         return [], []
-    rows = read_rows(path.parent, name=path.name)
-    later = [row for row in rows if row["step"] >= first_step or not first_step]
-    kept = [row for row in rows if row["step"] < first_step and first_step]
+    found, _ = rows.read_lines(path)
+    stay = [first_step and row["step"] < first_step for row, _ in found]
+    later = [row for (row, _), stays in zip(found, stay, strict=True) if not stays]
     replaced = path.with_suffix(".replaced.jsonl")
     with replaced.open("a") if later else contextlib.nullcontext() as file:
         for row in later:
             file.write(json.dumps(row) + "\n")
-    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-    return kept, later
+    kept = [one for one, stays in zip(found, stay, strict=True) if stays]
+    write_text(path, "".join(f"{line}\n" for _, line in kept))
+    return [row for row, _ in kept], later
+
+
+def append_rows(path: Path, new: Iterable[Mapping[str, Any]]) -> None:
+    """Adds rows to a file."""
+    _, crc = rows.read_lines(path)
+    with path.open("a") as file:
+        for row in new:
+            line, crc = rows.line_of(row, crc)
+            file.write(line)
+
+
+def _told_gap(kept: list[dict], first_step: int) -> str:
+    """What to say where a run goes on and its rows do not reach its checkpoint; or ""."""
+    steps = [row["step"] for row in kept if row["kind"] == "train"]
+    last = max(steps, default=-1)
+    if last + 1 >= first_step:
+        return ""
+    return f"{METRICS} lacks the rows of steps {last + 2} to {first_step}; the run goes on without"
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:

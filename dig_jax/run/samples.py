@@ -7,7 +7,6 @@ Everything here reads what the step has computed; nothing is sampled or drawn by
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from dig_jax.data.feed.batch import Batch
 from dig_jax.data.feed.source import PairSource
 from dig_jax.pictures.sample_sheet import sample_sheet
-from dig_jax.run.runlog import RunLog, drop_rows
+from dig_jax.run.runlog import RunLog, append_rows, drop_rows
 from dig_jax.run.session import Session
 from dig_jax.scoring.rows import answer_rows
 
@@ -65,8 +64,7 @@ def make_sample_log(session: Session, first_step: int) -> Callable[..., None]:
         path = folder / FOLDER / f"step_{step + 1:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
-        with (folder / ROWS).open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        append_rows(folder / ROWS, rows)
         log.show(step, FOLDER, np.asarray(sheet))
 
     return record

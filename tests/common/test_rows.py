@@ -68,14 +68,6 @@ def test_rows_that_are_not_the_files_own_show(change, tmp_path):
         read_rows(path)
 
 
-def test_another_start_is_another_file(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(text_of(ROWS, start=7)[0])
-    assert read_rows(path, start=7) == ROWS
-    with pytest.raises(ValueError, match="line 1"):
-        read_rows(path, start=8)
-
-
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
     path = written(tmp_path)
     path.write_text(path.read_text()[:-9])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -157,3 +158,32 @@ def test_rows_can_be_read_by_kind(tmp_path):
 def test_progress_yields_every_item_and_says_nothing_when_quick(capsys):
     assert list(runlog.progress(range(5), "pairs")) == [0, 1, 2, 3, 4]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("fault", ["digit", "lost"])
+def test_a_changed_row_of_metrics_is_named_before_it_is_used(fault, tmp_path):
+    cfg = config(tmp_path)
+    with runlog.RunLog(cfg) as log:
+        for step in range(3):
+            log.write(step, {"loss": 1.0 + step})
+    path = Path(cfg.run_dir) / runlog.METRICS
+    lines = path.read_text().splitlines(keepends=True)
+    if fault == "digit":
+        lines[0] = lines[0].replace('"loss": 1.0', '"loss": 7.0')
+    else:
+        del lines[1]
+    path.write_text("".join(lines))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl line [12]: it or a row before it"):
+        runlog.read_rows(cfg.run_dir)
+    path.rename(path.with_suffix(".damaged"))  # the remedy
+    with runlog.RunLog(cfg, 3) as log:
+        log.write(3, {"loss": 4.0})
+    assert [row["step"] for row in runlog.read_rows(cfg.run_dir)] == [3]
+
+
+def test_rows_that_do_not_reach_the_checkpoint_are_told(tmp_path, capsys):
+    with runlog.RunLog(config(tmp_path)) as log:
+        log.write(0, {"loss": 1.0})
+    with runlog.RunLog(config(tmp_path), 3):
+        pass
+    assert "metrics.jsonl lacks the rows of steps 2 to 3" in capsys.readouterr().out
