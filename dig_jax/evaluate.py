@@ -9,7 +9,6 @@ checkpoint's own way.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import jax
@@ -17,7 +16,7 @@ import numpy as np
 
 from dig_jax.boxes import unit_from_px
 from dig_jax.common.commandline import clear_errors
-from dig_jax.common.files import write_text
+from dig_jax.common.files import write_sealed
 from dig_jax.config import Config, config_hash
 from dig_jax.config.commandline import add_config_arguments, config_from
 from dig_jax.data.feed.batch import Batch
@@ -74,7 +73,7 @@ def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session 
     if jax.process_index() == 0:
         folder = Path(cfg.run_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"eval_{name}.json", json.dumps(body))
+        write_sealed(folder / f"eval_{name}.json", body)
     return summary
 
 

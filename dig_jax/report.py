@@ -7,7 +7,6 @@ curves.png, contact_before.png, contact_after.png and pair.png beside them. No m
 """
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import replace
@@ -28,6 +27,7 @@ from dig_jax.scoring.table import (
     count_labels,
     markdown,
     metric_labels,
+    read_evaluation,
     table,
 )
 
@@ -44,7 +44,7 @@ def read_evaluations(run_dir: Path) -> dict[str, Evaluation]:
     for name in NAMES:
         path = run_dir / f"eval_{name}.json"
         if path.is_file():
-            found[name] = json.loads(path.read_text())
+            found[name] = read_evaluation(path)
         elif name != "pixel_diff":
             flag = " --from-run" if name == "after" else ""
             raise FileNotFoundError(

@@ -36,7 +36,7 @@ ROOMS = {
     "data.exchange": "boxes common config data.records data.scene inputs",
     "data.feed": "boxes common config data.records data.scene inputs",
     "data": "common data.corpus data.inspect data.render data.scene",
-    "scoring": "boxes config data.feed reward",
+    "scoring": "boxes common config data.feed reward",
     "pictures": "",
     "run": "common config data.feed hf inputs learner mesh model pictures reward sampler scoring",
     "convert": "common config data.feed hf inputs model run scoring",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import zlib
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from dig_jax.common import machine
 
+CRC = "crc"
 _TMP = ".tmp-"
 _NUMBERS = count()
 
@@ -51,6 +53,33 @@ def read_json(path: Any, remedy: str, *, missing: Any = None) -> Any:
     except json.JSONDecodeError as error:
         what = "is empty" if not text.strip() else f"is not valid JSON ({error})"
         raise ValueError(f"{path} {what}; {remedy}") from error
+
+
+def write_sealed(path: str | Path, value: dict[str, Any], *, indent: int | None = None) -> None:
+    """`write_text` of an object's JSON with a checksum of it as the last field, CRC."""
+    text = json.dumps(value | {CRC: _crc(value)}, indent=indent)
+    write_text(path, text + "\n")
+
+
+def read_sealed(path: Any, remedy: str, *, missing: Any = None) -> dict[str, Any]:
+    """`read_json` of what `write_sealed` wrote, without its checksum.
+
+    One without a checksum, of an earlier version, is taken as it is. Raises ValueError also where
+    the object is not the one that was written, or is none.
+    """
+    value = read_json(path, remedy, missing=missing)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not an object; {remedy}")
+    told = value.pop(CRC, None)
+    if told is not None and told != _crc(value):
+        raise ValueError(
+            f"{path} is not what was written (crc {told}, its fields have {_crc(value)}); {remedy}"
+        )
+    return value
+
+
+def _crc(value: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(value).encode()):08x}"
 
 
 def temporary(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from dig_jax.common.files import read_json, write_json
+from dig_jax.common.files import read_sealed, write_sealed
 from dig_jax.config import Config, config_hash
 
 NAME = "manifest.json"
@@ -27,7 +27,7 @@ def read_manifest(run_dir: str | Path) -> dict[str, Any]:
     Raises ValueError naming the file and the remedy where it is damaged.
     """
     remedy = "move it away to go on: it tells of earlier starts alone"
-    return read_json(Path(run_dir) / NAME, remedy, missing={})
+    return read_sealed(Path(run_dir) / NAME, remedy, missing={})
 
 
 def add_start(cfg: Config, run: str | None, start: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ def add_start(cfg: Config, run: str | None, start: dict[str, Any]) -> None:
     known = read_manifest(cfg.run_dir)
     run = run or known.get("run") or secrets.token_hex(8)
     body = {"run": run, "starts": [*known.get("starts", []), start]}
-    write_json(Path(cfg.run_dir) / NAME, body, indent=2)
+    write_sealed(Path(cfg.run_dir) / NAME, body, indent=2)
 
 
 def add_stop(cfg: Config, step: int, why: str) -> None:
@@ -46,7 +46,7 @@ def add_stop(cfg: Config, step: int, why: str) -> None:
     known = read_manifest(cfg.run_dir)
     if known.get("starts"):
         known["starts"][-1]["stopped"] = {"step": step, "why": why}
-        write_json(Path(cfg.run_dir) / NAME, known, indent=2)
+        write_sealed(Path(cfg.run_dir) / NAME, known, indent=2)
 
 
 def record_of(cfg: Config) -> dict[str, Any]:

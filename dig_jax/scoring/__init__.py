@@ -5,5 +5,5 @@ metrics      the metrics and their names
 statistics   means with bootstrap intervals
 table        evaluations as cells
 
-Imports: boxes, config, data.feed, reward.
+Imports: boxes, common, config, data.feed, reward.
 """

@@ -1,9 +1,17 @@
 """Evaluations as cells, for Markdown and for a terminal."""
 
+from pathlib import Path
+
+from dig_jax.common.files import read_sealed
 from dig_jax.scoring.metrics import METRICS
 
 NAMES = {"before": "before", "after": "after", "pixel_diff": "pixel difference"}
 Evaluation = dict  # an eval_<name>.json: name, protocol, summary, rows
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """An eval_<name>.json; raises ValueError naming it where it is not what was written."""
+    return read_sealed(path, "delete it, and evaluate again")
 
 
 def table(evaluations: dict[str, Evaluation], metrics: dict[str, str]) -> list[list[str]]:

@@ -41,3 +41,16 @@ def test_a_file_without_json_is_named_with_the_remedy(tmp_path, text, what):
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"{path} {what}.*; move it away"):
         files.read_json(path, "move it away")
+
+
+def test_a_sealed_object_is_read_as_it_was_written_or_not_at_all(tmp_path):
+    path, value = tmp_path / "x.json", {"a": [1.5, None, "é"], "b": {"c": 1e-30}}
+    files.write_sealed(path, value, indent=2)
+    assert files.read_sealed(path, "make it again") == value
+    good = path.read_text()
+    for bad in (good.replace("1.5", "1.6"), good.replace('"b"', '"d"'), good[:20], "", "[1]"):
+        path.write_text(bad)
+        with pytest.raises(ValueError, match=r"x\.json .*make it again"):
+            files.read_sealed(path, "make it again")
+    path.write_text(json.dumps(value))  # of an earlier version
+    assert files.read_sealed(path, "make it again") == value

@@ -6,7 +6,6 @@ its run's lock: one that outlived a killed command is waited for, never started 
 """
 
 import fcntl
-import json
 import os
 import queue
 import subprocess
@@ -23,6 +22,7 @@ from dig_jax.common import typed
 from dig_jax.common.files import write_text
 from dig_jax.config import Config, from_json, to_json
 from dig_jax.run.checkpoint import latest_step
+from dig_jax.scoring.table import read_evaluation
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MODES = {"sampled": None, "greedy": "eval.samples=0"}  # evaluation -> a setting over the base's
@@ -235,4 +235,4 @@ def tail(log: Path, lines: int = 20) -> str:
 def read_exam(folder: Path, mode: str) -> list[dict] | None:
     """The rows of <folder>/eval_<mode>.json, one per held-out pair; None where it is not made."""
     path = folder / f"eval_{mode}.json"
-    return json.loads(path.read_text())["rows"] if path.is_file() else None
+    return read_evaluation(path)["rows"] if path.is_file() else None

@@ -1,8 +1,7 @@
 """What the runs of a plan scored: one nested dict, as JSON and as Markdown tables."""
 
-import json
-
 from dig_jax.common import typed
+from dig_jax.run.manifest import read_manifest
 from dig_jax.run.runlog import read_rows
 from scripts.study.ablation.plan import Plan
 from scripts.study.ablation.runs import read_exam
@@ -111,7 +110,7 @@ def count_table(plan: Plan, study: str, scores: dict) -> list[list[str]]:
 def starts(plan: Plan) -> list[dict]:
     """The first start of every run that has one: commit, versions, machine, time."""
     files = [run.folder / "manifest.json" for run in plan.runs]
-    return [json.loads(path.read_text())["starts"][0] for path in files if path.is_file()]
+    return [read_manifest(path.parent)["starts"][0] for path in files if path.is_file()]
 
 
 def curves(plan: Plan, arm: str, metric: str) -> list[list[float]]:
