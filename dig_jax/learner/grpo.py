@@ -50,6 +50,8 @@ def make_update(
 
     Runs epochs x minibatches optimiser updates, each over `accumulate` slices of pairs. An update
     whose loss or gradient is not finite moves nothing, nor does any after it: `finite` is then 0.
+    One without a gradient, all of whose groups are flat or whose answers are masked, moves neither
+    weights nor moments, by which earlier gradients would go on; `moved` is the share of others.
     """
     judge = make_judge(cfg, config, temperature=temperature)
     gradient = make_gradient(cfg, config, temperature=temperature)
@@ -68,10 +70,12 @@ def make_update(
             grads, metrics, parts = gradient(part, frozen, pairs, minibatch, unmoved)
             moved, moments, norm = optimizer.update(grads, opt_state, part, state.step)
             good = good & jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+            moves = good & (norm > 0)
             new = jax.tree.map(
-                lambda a, b: jnp.where(good, a, b), (moved, moments), (part, opt_state)
+                lambda a, b: jnp.where(moves, a, b), (moved, moments), (part, opt_state)
             )
-            return (*new, good), (metrics | {"grad_norm": norm}, parts)
+            seen = {"grad_norm": norm, "moved": moves.astype(jnp.float32)}
+            return (*new, good), (metrics | seen, parts)
 
         start = (part, state.opt_state, jnp.bool_(True))
         updates = jnp.arange(cfg.epochs * cfg.minibatches)

@@ -26,6 +26,11 @@ from dig_jax.run import manifest, resume
 from dig_jax.run.trackers import Trackers, open_trackers
 
 METRICS = "metrics.jsonl"
+IDLE_STEPS = 10  # in a row without an advantage, after which a warning is due
+_IDLE = (
+    "nothing is learned (docs/watching.md). Are all rewards of a group alike (reward, flat_groups, "
+    "samples.jsonl), or all answers cut off and masked (truncated, rollout.max_tokens)?"
+)
 
 
 class RunLog:
@@ -44,13 +49,15 @@ class RunLog:
         self._mark = time.perf_counter()
         self._compiled = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
-        self._file, self._trackers = None, Trackers()
+        self._file, self._trackers, self._idle = None, Trackers(), 0
         if jax.process_index() == 0:
             folder = Path(cfg.run_dir)
             folder.mkdir(parents=True, exist_ok=True)
             kept, replaced = drop_rows(folder / METRICS, first_step)
             if gap := _told_gap(kept, first_step):
                 print(gap, flush=True)
+            for row in (row for row in kept if row["kind"] == "train"):
+                self._idle = self._idle + 1 if is_idle(row) else 0
             write_text(folder / "config.json", to_json(cfg))
             resume.tell_start(cfg, first_step)
             self._crc = rows.read_lines(folder / METRICS)[1]
@@ -103,6 +110,11 @@ class RunLog:
         row |= {**values, **{f"time/{name}": round(spent, 4) for name, spent in times.items()}}
         if kind == "train":
             self._step_s = [*self._step_s[-8:], times["step"]]
+        if kind == "train":
+            self._idle = self._idle + 1 if is_idle(row) else 0
+            if self._idle == IDLE_STEPS and self._file:
+                row["warning"] = f"no answer had an advantage in the last {IDLE_STEPS} steps"
+                print(f"warning: {row['warning']}: {_IDLE}", flush=True)
         if self._file:
             finite = {k: v if _is_finite(v) else str(v) for k, v in row.items()}
             line, self._crc = rows.line_of(finite, self._crc)
@@ -170,6 +182,11 @@ def read_rows(
     """
     found = rows.read_rows(Path(run_dir) / name)
     return [row for row in found if kind in (None, row.get("kind"))]
+
+
+def is_idle(row: Mapping[str, Any]) -> bool:
+    """Whether a training step had nothing to learn from: no answer was better than its group."""
+    return row.get("flat_groups") == 1 or row.get("moved") == 0
 
 
 def comparable(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def recorder() -> Optimizer:
 
     def update(grads, state, params, step):
         del step
-        return params, (jax.tree.map(jnp.add, state[0], grads), state[1] + 1), jnp.float32(0)
+        norm = jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(grads)))
+        return params, (jax.tree.map(jnp.add, state[0], grads), state[1] + 1), norm
 
     return Optimizer(init, update)
 
@@ -205,6 +206,31 @@ def test_flat_groups_move_nothing():
     grads, _, _, metrics = run(whole(), np.zeros((PAIRS, GROUP), np.float32))
     assert largest(grads) == 0
     assert metrics["loss"] == 0
+
+
+@pytest.mark.parametrize("why", ["flat", "masked"])
+def test_a_step_that_teaches_nothing_moves_neither_weights_nor_moments(why):
+    """By Adam's momentum of the step before all weights would go on; so would weight decay."""
+    optimizer = make_optimizer(OptimConfig(rate=1e-2, weight_decay=0.1), 10, tiny())
+    cfg = GrpoConfig(minibatches=2, advantage="none", kl_coef=0, truncated="mask", vocab_chunk=24)
+    make = make_update(cfg, tiny_model.CONFIG, optimizer, ALL, temperature=1.0)
+    update = tiny_model.quick_jit(make)
+    prompt, images, answers = played()
+    state = TrainState(tiny(), optimizer.init(tiny()), None, jnp.int32(0))
+    state, metrics, _ = update(state, prompt, images, answers, jnp.asarray(advantages()))
+    assert metrics["moved"] == 1
+    assert largest(jax.tree.map(jnp.subtract, state.params, tiny())) > 1e-3
+    rewards = jnp.ones((PAIRS, GROUP)) if why == "flat" else jnp.asarray(advantages())
+    if why == "masked":
+        answers = answers.replace(ended=jnp.zeros_like(answers.ended))
+    after, metrics, _ = update(state, prompt, images, answers, rewards)
+    assert metrics["moved"] == metrics["grad_norm"] == 0
+    assert metrics["finite"] == 1
+    assert after.step == state.step + 1
+    same = jax.tree.map(
+        jnp.array_equal, (after.params, after.opt_state), (state.params, state.opt_state)
+    )
+    assert all(jax.tree.leaves(same))
 
 
 def test_kl_pulls_a_policy_with_flat_groups_towards_the_reference():

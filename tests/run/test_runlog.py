@@ -187,3 +187,23 @@ def test_rows_that_do_not_reach_the_checkpoint_are_told(tmp_path, capsys):
     with runlog.RunLog(config(tmp_path), 3):
         pass
     assert "metrics.jsonl lacks the rows of steps 2 to 3" in capsys.readouterr().out
+
+
+def test_ten_steps_that_teach_nothing_are_told_once_also_across_a_resume(tmp_path, capsys):
+    """Flat with a KL that moves, or masked without; a step that teaches begins a new count."""
+    cfg = config(tmp_path)
+    idle = [{"flat_groups": 1.0, "moved": 1.0}, {"flat_groups": 0.0, "moved": 0.0}] * 10
+    with runlog.RunLog(cfg) as log:
+        log.write(0, {"flat_groups": 0.5, "moved": 1.0})
+        for step in range(1, 8):
+            log.write(step, idle[step])
+    with runlog.RunLog(cfg, 8) as log:
+        for step in range(8, 16):
+            log.write(step, idle[step])
+    rows = runlog.read_rows(cfg.run_dir)
+    told = [row["step"] for row in rows if "warning" in row]
+    assert told == [runlog.IDLE_STEPS]
+    lines = capsys.readouterr().out.splitlines()
+    printed = [line for line in lines if line.startswith("warning: ")]
+    assert len(printed) == 1
+    assert "no answer had an advantage in the last 10 steps: nothing is learned" in printed[0]
