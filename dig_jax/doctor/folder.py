@@ -92,8 +92,11 @@ def write_test(folder: Path) -> None:
                 parent.rmdir()
 
 
-def continuing(cfg: Config) -> Finding:
-    """Whether there is a run already, and whether this configuration may go on with it."""
+def continuing(cfg: Config, *_: None) -> Finding:
+    """Whether there is a run already, and whether this configuration may go on with it.
+
+    Nothing of what `keeping` found, where that was asked, but that it found nothing wrong.
+    """
     done = checkpoint.latest_step(checkpoint.root_of(cfg))
     if done is None:
         resume.check_root(cfg)

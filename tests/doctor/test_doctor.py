@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import io
 import math
 import re
@@ -76,6 +77,28 @@ def test_a_sound_run_is_green_and_leaves_nothing(diagnose, tmp_path):
     assert len(GREEN.findall(printed)) == len(set(GREEN.findall(printed))) > 20
     assert max(map(len, printed.splitlines()[3:])) <= commandline.WIDTH
     assert not (tmp_path / "run").exists()
+
+
+def test_a_root_of_checkpoints_is_tried_and_the_run_there_is_told(diagnose, tmp_path):
+    """As tpu/README.md says to call it; it ended in `continuing() takes 1 positional argument`."""
+    root = tmp_path / "kept"
+    status, printed = diagnose(f"checkpoint.root={root}")
+    assert status == 0, printed
+    assert "kept: a file was written, synced, read back and deleted" in lines_of(
+        printed, "checkpoints"
+    )
+    assert "no run yet: a new one begins" in lines_of(printed, "earlier run")
+    assert not root.exists()
+
+
+def test_every_check_takes_what_the_checks_it_needs_have_found(sound):
+    """With and without those that only some configurations have."""
+    for settings in ([], ["checkpoint.root=kept"], ["eval.splits=test_novel"]):
+        checks = doctor.checks_of(typed.override(sound, settings))
+        names = [check.name for check in checks]
+        for number, check in enumerate(checks):
+            assert {*check.needs} <= {*names[:number]}, check.name
+            inspect.signature(check.find).bind(*check.needs)
 
 
 REDS = [  # settings, the row that turns red, what it says, its remedy, what is skipped for it
