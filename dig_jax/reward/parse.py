@@ -8,6 +8,9 @@ Two separate questions, answered together:
 - *Is it exactly the form we asked for?* Strict: see `parse`. The verdict names the first
   thing that is wrong.
 
+Where the answer is a list of nothing but boxes in the form asked for, the strict reading gives the
+boxes too, so what is called ok is what was read. Elsewhere the tolerant one does.
+
 Bad text is a value here, never an exception, and the time taken is linear in its length.
 """
 
@@ -61,7 +64,7 @@ def parse(
 ) -> Parsed:
     """Boxes and verdict of one decoded answer; never raises, whatever the text.
 
-    text       decoded answer without the prompt; one <|im_end|> or <|endoftext|> at the end
+    text       decoded answer without the prompt; a single <|im_end|> or <|endoftext|> at the end
                is ignored
     think      "none"       no <think> tags may occur
                "prefilled"  the prompt ends in <think>, so exactly one </think> and no <think>;
@@ -74,25 +77,40 @@ def parse(
     ```json fence, of objects {"bbox_2d": [x0, y0, x1, y1]} with integers in 0..1000, x0 < x1,
     y0 < y1, an optional string "label" and no other key; at most max_boxes of them; ended.
 
-    Boxes come from the text after the last </think> and, where <answer> tags stand there, from
-    the last of these. Every list of four numbers (or strings of digits) counts, except under a
-    quoted key that is none of bbox_2d, bbox, box, and inside quoted values.
+    Boxes come from the text after the last </think>. Where it is a list of {"bbox_2d": [4
+    integers]}, they are those; elsewhere, in the last <answer> if such tags stand there, every list
+    of four numbers (or strings of digits) counts, except under a quoted key that is none of
+    bbox_2d, bbox, box, and inside quoted values.
     """
-    for end in ("<|im_end|>", "<|endoftext|>"):
-        text = text.rstrip().removesuffix(end)
+    text = _without_end(text)
     answer, think_ok = split_thought(text, think)
-    boxes, n_boxes = _named_boxes(_last_tagged(answer), max_boxes)
+    verdict, corners = _judge(answer)
+    if corners is None:
+        corners, n_boxes = _named_boxes(_last_tagged(answer), max_boxes)
+    else:
+        corners, n_boxes = corners[:max_boxes], len(corners)
     if not text.strip():
         verdict = Verdict.EMPTY_TEXT
     elif not think_ok:
         verdict = Verdict.BAD_THINK
-    else:
-        verdict = _judge(answer)
     if verdict is Verdict.OK and n_boxes > max_boxes:
         verdict = Verdict.TOO_MANY
     if verdict is Verdict.OK and not ended:
         verdict = Verdict.NOT_ENDED
-    return Parsed(boxes, verdict, n_boxes)
+    return Parsed(_ordered(corners), verdict, n_boxes)
+
+
+def _without_end(text: str) -> str:
+    """The text less one end token: a second one was written before the stop and is the answer's."""
+    text = text.rstrip()
+    end = next(filter(text.endswith, ("<|im_end|>", "<|endoftext|>")), "")
+    return text.removesuffix(end)
+
+
+def _ordered(corners: list[list[float]]) -> np.ndarray:
+    """f32[n, 4] in the unit frame of n boxes in thousandths: clipped, corners put in order."""
+    pairs = np.array(corners, np.float64).reshape(-1, 2, 2).clip(0, QWEN_SIDE)
+    return unit_from_qwen(np.sort(pairs, axis=1).reshape(-1, 4))
 
 
 def split_thought(text: str, think: str) -> tuple[str, bool]:
@@ -125,8 +143,8 @@ _NAMED = re.compile(
 _BOX_KEYS = tuple(quote + key for quote in "\"'" for key in ("bbox_2d", "bbox", "box"))
 
 
-def _named_boxes(answer: str, max_boxes: int) -> tuple[np.ndarray, int]:
-    """f32[n, 4] of the first max_boxes boxes, corners clipped and put in order; how many in all."""
+def _named_boxes(answer: str, max_boxes: int) -> tuple[list[list[float]], int]:
+    """The tolerant reading: corners of the first max_boxes boxes, and how many there are in all."""
     rows, count = [], 0
     for match in _NAMED.finditer(answer):
         if match[1] is None or _under_other_key(answer, match.start()):
@@ -134,8 +152,7 @@ def _named_boxes(answer: str, max_boxes: int) -> tuple[np.ndarray, int]:
         count += 1
         if count <= max_boxes:
             rows.append([float(number) for number in match.groups()])
-    corners = np.array(rows, np.float64).reshape(-1, 2, 2).clip(0, QWEN_SIDE)
-    return unit_from_qwen(np.sort(corners, axis=1).reshape(-1, 4)), count
+    return rows, count
 
 
 def _under_other_key(answer: str, start: int) -> bool:
@@ -161,24 +178,31 @@ def _bounded_int(digits: str) -> int:
 _DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_int=_bounded_int)
 
 
-def _judge(answer: str) -> Verdict:
-    """The strict reading of an answer without its thought."""
+def _judge(answer: str) -> tuple[Verdict, list[list[int]] | None]:
+    """The strict reading of an answer without its thought: verdict, and every box's corners.
+
+    None for the corners where any entry is something else than a box in the form asked for.
+    """
     body = answer.strip()
     if body.startswith("```json") and body.endswith("```") and len(body) >= 10:
         body = body[7:-3].strip()
     starts = [at for at in (body.find("["), body.find("{")) if at >= 0]
     if not starts:
-        return Verdict.NO_JSON
+        return Verdict.NO_JSON, None
     try:
         value, end = _DECODER.raw_decode(body, min(starts))
     except (ValueError, RecursionError):  # RecursionError: the C scanner guards its own stack
-        opened = body.count("[") + body.count("{")
-        return Verdict.UNCLOSED if opened > body.count("]") + body.count("}") else Verdict.BAD_JSON
+        opened = body.count("[") + body.count("{") > body.count("]") + body.count("}")
+        return (Verdict.UNCLOSED if opened else Verdict.BAD_JSON), None
     if min(starts) > 0 or end < len(body):
-        return Verdict.EXTRA_TEXT
+        return Verdict.EXTRA_TEXT, None
     if type(value) is not list:
-        return Verdict.NOT_A_LIST
-    return next((v for v in map(_judge_item, value) if v is not Verdict.OK), Verdict.OK)
+        return Verdict.NOT_A_LIST, None
+    found = [_judge_item(item) for item in value]
+    verdict = next((each for each in found if each is not Verdict.OK), Verdict.OK)
+    if Verdict.BAD_ITEM in found:
+        return verdict, None
+    return verdict, [dict(item)["bbox_2d"] for item in value]
 
 
 def _judge_item(item: object) -> Verdict:

@@ -16,7 +16,7 @@ from dig_jax.boxes import QWEN_SIDE, unit_from_qwen
 from dig_jax.reward.parse import Parsed, Verdict, parse, split_thought
 
 # The skeletons that `parse` calls ok, or fewer: labels hold no digit, escape, tag or letter
-# outside ASCII, and white space is short enough for `parse` to see a key before its list.
+# outside ASCII, and white space is short.
 _WS = r"[ \t\r\n]{0,8}"
 _BOX = rf'"bbox_2d"{_WS}:{_WS}\[{_WS}0{_WS},{_WS}0{_WS},{_WS}0{_WS},{_WS}0{_WS}\]'.replace("2", "0")
 _LABEL = rf'"label"{_WS}:{_WS}"[A-Za-z ,.;:()/_-]*+"'

@@ -36,6 +36,7 @@ def boxes_of(parsed):
         ("", V.EMPTY_TEXT, []),
         (" \n\t", V.EMPTY_TEXT, []),
         ("<|im_end|>", V.EMPTY_TEXT, []),
+        ("[]<|endoftext|><|im_end|>", V.EXTRA_TEXT, []),  # only the last one is the end
         ("The images are the same.", V.NO_JSON, []),
         # cut off: what was finished counts
         ("[", V.UNCLOSED, []),
@@ -128,6 +129,44 @@ def test_think_rule_decides_what_is_answer(think, text, verdict, boxes):
     got = parse(text, think=think)
     assert got.verdict is verdict
     assert boxes_of(got) == boxes
+
+
+KEY = "\\u0062box\\u005f2d"
+IN_FORM = [  # JSON that is a right list of A (and B), written in a way nobody would look for
+    (f'[{{"{KEY}": [100, 200, 300, 400]}}]', [A]),
+    (
+        f'[{{"{KEY}": [100,200,300,400], "lab\\u0065l": "x"}}, {{"bbox_2d": [500,600,700,800]}}]',
+        [A, B],
+    ),
+    (f'```json\n[{{"{KEY}": [100, 200, 300, 400]}}]\n```', [A]),
+    ('[{"bbox_2d"' + " " * 25 + ": [100, 200, 300, 400]}]", [A]),
+    ('[{"bbox_2d":' + "\n" * 99 + "[100, 200, 300, 400]}]", [A]),
+    ('[{"bbox_2d": [100,200,300,400], "label": "<answer>"}]', [A]),
+    ('[{"label": "</answer>", "bbox_2d": [100,200,300,400]}]', [A]),
+    ('[{"bbox_2d": [100,200,300,400], "label": "\\"}, [1,2,3,4] \\u003cthink>"}]', [A]),
+]
+
+
+@pytest.mark.parametrize(("text", "boxes"), IN_FORM)
+@pytest.mark.parametrize("think", ["none", "prefilled", "full"])
+def test_ok_means_that_its_boxes_were_read(text, boxes, think):
+    """One reading decides both: these were called ok with other boxes than they name, or none."""
+    text = {"none": "", "prefilled": "so</think>", "full": "<think>so</think>"}[think] + text
+    got = parse(text, think=think)
+    assert (got.verdict, boxes_of(got), got.n_boxes) == (V.OK, boxes, len(boxes))
+    short = parse(text, think=think, max_boxes=1)
+    assert (len(short.boxes_unit), short.n_boxes) == (1, len(boxes))
+
+
+@pytest.mark.parametrize(
+    ("corners", "verdict", "box"),
+    [("5,5,5,9", V.FLAT, [5, 5, 5, 9]), ("300,400,100,200", V.INVERTED, A),
+     ("-5,0,1001,5", V.OUT_OF_RANGE, [0, 0, 1000, 5])],
+)  # fmt: skip
+def test_a_verdict_about_a_box_means_that_the_box_was_read(corners, verdict, box):
+    """Flat is counted, inverted swapped, out of range clipped: whatever the key's spelling."""
+    got = parse(f'[{{"{KEY}": [{corners}]}}]')
+    assert (got.verdict, boxes_of(got)) == (verdict, [box])
 
 
 def test_an_answer_that_ran_out_of_tokens_is_never_ok():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dig_jax.reward import parse_batch as fast
 from dig_jax.reward.parse import Verdict, parse
-from tests.reward.test_parse import ONE, PIECES, TWO
+from tests.reward.test_parse import IN_FORM, KEY, ONE, PIECES, TWO
 
 NUMBER = st.one_of(
     st.integers(0, 1000).map(str),
@@ -26,7 +26,8 @@ def nearly_well_formed(draw) -> str:
 
     def item(_):
         numbers = draw(st.lists(NUMBER, min_size=4, max_size=4) | st.lists(NUMBER, max_size=5))
-        parts = [f'"bbox_2d"{gap}:{gap}[{f",{gap}".join(numbers)}]']
+        key = draw(st.sampled_from(["bbox_2d", "bbox_2d", "bbox_2d", KEY]))
+        parts = [f'"{key}"{gap}:{gap}[{f",{gap}".join(numbers)}]']
         if draw(st.booleans()):
             parts.append(f'"label": "{draw(LABEL)}"')
         return f"{{{gap}{', '.join(draw(st.permutations(parts)))}}}"
@@ -91,6 +92,14 @@ def test_well_formed_answers_do_not_need_the_full_parser(think, monkeypatch):
     assert got.kept.tolist() == [2, 2, 1, 1, 0, 0]
     assert got.verdicts == [Verdict.OK] * 5 + [Verdict.NOT_ENDED]
     np.testing.assert_array_equal(got.boxes[0, 0], np.float32([0.001, 0.002, 0.3, 1]))
+
+
+@pytest.mark.parametrize(("text", "boxes"), IN_FORM)
+def test_ok_means_that_its_boxes_were_read_in_a_batch_too(text, boxes):
+    got = fast.parse_batch([text, ONE, text], [True, True, False], think="none", max_boxes=4)
+    assert got.verdicts == [Verdict.OK, Verdict.OK, Verdict.NOT_ENDED]
+    assert got.n_boxes.tolist() == got.kept.tolist() == [len(boxes), 1, len(boxes)]
+    check_equal([text, ONE, text], [True, True, False], "none", 4)
 
 
 def test_an_empty_batch_is_read():

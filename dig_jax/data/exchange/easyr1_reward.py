@@ -9,8 +9,9 @@ TRL:     GRPOTrainer(reward_funcs=trl_reward, ...)
 
     overall = w_format * format + w_f1 * F1 + w_iou * mean IoU, by default in 0..3
 
-- *Boxes* are read tolerantly from the text after the last </think> (and in the last <answer>
-  where there is one): every list of four numbers counts, in thousandths of the image's sides.
+- *Boxes* are read from the text after the last </think>, in thousandths of the image's sides: those
+  of a list in the asked form; elsewhere tolerantly (in the last <answer> where there is one), where
+  every list of four numbers counts.
 - *Format* is 1 for nothing but a JSON list, bare or in one ```json fence, of objects
   {"bbox_2d": [x0, y0, x1, y1]} with integers in 0..1000, x0 < x1, y0 < y1, an optional string
   "label" and no other key, at most max_boxes of them, after the thought that `think` asks for.
@@ -115,13 +116,23 @@ def _true_boxes(text: str, row: int) -> np.ndarray:
 
 def read_answer(text: str, think: str, max_boxes: int) -> tuple[np.ndarray, int, bool]:
     """Boxes of one answer f32[n, 4] (unit frame, n <= max_boxes), how many it names, its form."""
+    text = text.rstrip()
     for end in ("<|im_end|>", "<|endoftext|>"):
-        text = text.rstrip()
-        text = text[: -len(end)] if text.endswith(end) else text
+        if text.endswith(end):  # one: a second was written before the stop
+            text = text[: -len(end)]
+            break
     answer, think_ok = _split_thought(text, think)
-    tagged = answer.rpartition("<answer>")[2].partition("</answer>")[0]
-    boxes, count = _named_boxes(tagged, max_boxes)
-    return boxes, count, think_ok and count <= max_boxes and _is_asked_form(answer)
+    corners = _asked_boxes(answer)
+    if corners is None:
+        tagged = answer.rpartition("<answer>")[2].partition("</answer>")[0]
+        corners, count = _named_boxes(tagged, max_boxes)
+        well_formed = False
+    else:
+        count = len(corners)
+        well_formed = think_ok and count <= max_boxes and all(map(_is_right, corners))
+    pairs = np.array(corners[:max_boxes], np.float64).reshape(-1, 2, 2).clip(0, _SIDE)
+    boxes = (np.sort(pairs, axis=1).reshape(-1, 4) / _SIDE).astype(np.float32)
+    return boxes, count, well_formed
 
 
 def _split_thought(text: str, think: str) -> tuple[str, bool]:
@@ -150,8 +161,8 @@ _NAMED = re.compile(
 _BOX_KEYS = tuple(quote + key for quote in "\"'" for key in ("bbox_2d", "bbox", "box"))
 
 
-def _named_boxes(answer: str, max_boxes: int) -> tuple[np.ndarray, int]:
-    """f32[n, 4] of the first max_boxes boxes, corners clipped and put in order; how many in all."""
+def _named_boxes(answer: str, max_boxes: int) -> tuple[list, int]:
+    """The tolerant reading: corners of the first max_boxes boxes, and how many there are in all."""
     rows, count = [], 0
     for found in _NAMED.finditer(answer):
         if found[1] is None or _is_under_other_key(answer, found.start()):
@@ -159,8 +170,7 @@ def _named_boxes(answer: str, max_boxes: int) -> tuple[np.ndarray, int]:
         count += 1
         if count <= max_boxes:
             rows.append([float(number) for number in found.groups()])
-    corners = np.array(rows, np.float64).reshape(-1, 2, 2).clip(0, _SIDE)
-    return (np.sort(corners, axis=1).reshape(-1, 4) / _SIDE).astype(np.float32), count
+    return rows, count
 
 
 def _is_under_other_key(answer: str, start: int) -> bool:
@@ -178,23 +188,26 @@ class _Object(tuple):
 
 def _bounded_int(digits: str) -> int:
     # int() refuses very long digits; anything this long is out of range anyway
-    return int(digits) if len(digits) < 12 else _SIDE + 1
+    return int(digits) if len(digits) < 12 else (-1 if digits.startswith("-") else _SIDE + 1)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_int=_bounded_int)
 
 
-def _is_asked_form(answer: str) -> bool:
+def _asked_boxes(answer: str) -> list | None:
+    """Corners of a list of nothing but boxes in the form asked for; None for any other answer."""
     body = answer.strip()
     if body.startswith("```json") and body.endswith("```") and len(body) >= 10:
         body = body[7:-3].strip()
     if not body.startswith("["):
-        return False
+        return None
     try:
         items, end = _DECODER.raw_decode(body)
     except (ValueError, RecursionError):
-        return False
-    return end == len(body) and all(map(_is_box, items))
+        return None
+    if end < len(body) or not all(map(_is_box, items)):
+        return None
+    return [dict(item)["bbox_2d"] for item in items]
 
 
 def _is_box(item: object) -> bool:
@@ -202,10 +215,13 @@ def _is_box(item: object) -> bool:
     box = fields.get("bbox_2d")
     if type(box) is not list or len(box) != 4 or any(type(v) is not int for v in box):
         return False
-    if len(fields) != len(item) or not fields.keys() <= {"bbox_2d", "label"}:
-        return False
+    known = len(fields) == len(item) and fields.keys() <= {"bbox_2d", "label"}
+    return known and type(fields.get("label", "")) is str
+
+
+def _is_right(box: list) -> bool:
     inside = min(box) >= 0 and max(box) <= _SIDE
-    return inside and box[0] < box[2] and box[1] < box[3] and type(fields.get("label", "")) is str
+    return inside and box[0] < box[2] and box[1] < box[3]
 
 
 def match(

@@ -15,6 +15,7 @@ from dig_jax.config import RewardConfig
 from dig_jax.data.exchange import easyr1_reward
 from dig_jax.reward.parse import parse
 from dig_jax.reward.reward import make_reward, score_texts
+from tests.reward.test_parse import IN_FORM
 
 FILE = Path(easyr1_reward.__file__)
 TRUE = [[100, 100, 300, 300], [500, 500, 700, 800], [0, 0, 1000, 40]]
@@ -56,6 +57,12 @@ TEXTS = [
     '[{{"bbox_2d": {a}}}]<think>{b}',
     "</think>",
     "\u00a0[]\u3000",
+    '[{{"bbox\\u005f2d": {a}}}, {{"bbox_2d": {b}}}]',
+    '[{{"bbox\\u005f2d": [5, 5, 5, 90]}}]',
+    '[{{"bbox_2d"                         : {a}}}]',
+    '[{{"bbox_2d": {a}, "label": "<answer>"}}]',
+    "[]<|endoftext|><|im_end|>",
+    '[{{"bbox_2d": {a}}}<|im_start|>]',
     '[{{"bbox_2d": {a}}}\u0660]',
     "\x00\ud800[{a}]",
 ]
@@ -142,6 +149,13 @@ def test_it_reads_any_text_as_the_package_does(text):
         boxes, count, form = easyr1_reward.read_answer(text, think, 2)
         assert (count, form) == (want.n_boxes, want.ok)
         np.testing.assert_array_equal(boxes, want.boxes_unit)
+
+
+@pytest.mark.parametrize(("text", "boxes"), IN_FORM)
+def test_a_right_form_means_that_its_boxes_were_read(text, boxes):
+    read, count, form = easyr1_reward.read_answer(text, "none", 16)
+    assert (form, count) == (True, len(boxes))
+    np.testing.assert_array_equal(read, unit_from_qwen(np.array(boxes)))
 
 
 def test_a_cut_off_answer_has_no_format_but_keeps_its_boxes():
