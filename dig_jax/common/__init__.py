@@ -1,6 +1,7 @@
 """Texts, files and terminals: what any program has, and nothing of what this one does.
 
 typed        dataclass trees as text: checks, JSON, overrides, differences
+json_files   JSON that others wrote: an object, its values with type and range
 addresses    a folder of this machine or of a bucket
 commandline  --set, the width of a printed line, errors without a traceback
 progress     how far a long job is

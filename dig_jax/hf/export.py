@@ -12,8 +12,9 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save_file
 
+from dig_jax.common.json_files import read_json
 from dig_jax.hf import settings
-from dig_jax.hf.files import INDEX, SINGLE, companions, read_json, write_json
+from dig_jax.hf.files import INDEX, SINGLE, companions, write_json
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.specs import Spec, is_spec, model_specs, named_specs

@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from dig_jax.common.addresses import is_remote
+from dig_jax.common.json_files import read_json
 from dig_jax.hf.safetensors_reader import CHUNK, Entry, read_header, read_tensor
 from dig_jax.model.specs import named_specs
 
@@ -132,16 +133,6 @@ def local_companions(source: str | Path) -> Path:
             partial.rename(root / name)
         shutil.rmtree(partial, ignore_errors=True)
     return root / name
-
-
-def read_json(path: epath.Path | Path, *, missing: dict | None = None) -> dict:
-    """The object of a JSON file; `missing`, if given, where there is no such file."""
-    if missing is not None and not path.is_file():
-        return missing
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def write_json(path: Path, value: dict) -> None:
