@@ -21,12 +21,12 @@ from dig_jax.hf import weights
 from dig_jax.hf.files import local_companions
 from dig_jax.inputs.buckets import Bucket, make_batcher
 from dig_jax.inputs.images import Size, open_image
-from dig_jax.inputs.prompt import Processor, decode_answers, load_processor
+from dig_jax.inputs.prompt import Processor, decode_answers
 from dig_jax.mesh.sharding import make_mesh, param_shardings
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.specs import model_specs
-from dig_jax.run.session import image_rules, read_weights
+from dig_jax.run.session import image_rules, open_processor, read_weights
 from dig_jax.sampler.rollout import make_sampler
 
 
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     with clear_errors():  # whatever is wrong with the question is found before weights are read
         model = weights.read_model_config(args.source)
         local = str(local_companions(args.source))
-        processor = load_processor(local)
+        processor = open_processor(args.source, model)
         prompt, images = prepare_question(args, local, model, processor)
         mesh = make_mesh(MeshConfig(fsdp=args.devices), jax.devices()[: args.devices])
         where = param_shardings(model_specs(model), mesh)

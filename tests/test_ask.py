@@ -1,6 +1,8 @@
 """A checkpoint answers about pictures from the command line; mistakes are said before it loads."""
 
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +75,37 @@ def test_whatever_is_wrong_is_said_before_weights_are_read(monkeypatch, pictures
     shutil.copyfile(ASSETS / "config.json", tmp_path / "config.json")
     with pytest.raises(SystemExit, match=r"names no eos_token_id"):
         ask.main(["--source", str(tmp_path), a])
+
+
+def changed_copy(tmp_path, name: str, change) -> str:
+    """The shipped base with another `name`, whose JSON `change` alters in place."""
+    folder = Path(shutil.copytree(ASSETS, tmp_path / "changed"))
+    found = json.loads((folder / name).read_text())
+    change(found)
+    (folder / name).write_text(json.dumps(found))
+    return str(folder)
+
+
+def test_a_question_with_a_token_that_has_no_row_is_refused(pictures, tmp_path):
+    """It would be read as the last row, whichever token it is; HF raises."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    token = {"id": 512, "content": "<differs>", **flags}
+    folder = changed_copy(
+        tmp_path, "tokenizer.json", lambda found: found["added_tokens"].append(token)
+    )
+    message = refused("--source", folder, *pictures, "--question", "What <differs>?")
+    assert "has token '<differs>' with id 512, but the model's embedding has 512 rows" in message
+
+
+def test_a_checkpoint_that_stops_at_endoftext_only_is_refused_as_a_run_refuses_it(
+    pictures, tmp_path
+):
+    """Its answers would run on past <|im_end|> to --max-tokens."""
+    folder = changed_copy(
+        tmp_path, "generation_config.json", lambda found: found.update(eos_token_id=486)
+    )
+    message = refused("--source", folder, *pictures)
+    assert "the tokenizer's eos_token is 488, but answers stop at [486]" in message
 
 
 def test_a_malformed_bucket_is_refused_with_an_example(capsys):

@@ -23,7 +23,7 @@ ROOMS = {
     "config": "common",
     "model": "",
     "hf": "common model",
-    "inputs": "config model",
+    "inputs": "common config model",
     "sampler": "model",
     "learner": "boxes config inputs model sampler",
     "mesh": "common config inputs learner model sampler",

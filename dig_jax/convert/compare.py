@@ -11,9 +11,10 @@ from functools import partial
 import jax
 import numpy as np
 
+from dig_jax.common.json_files import read_json
 from dig_jax.config import PromptConfig
 from dig_jax.hf import weights
-from dig_jax.hf.files import companions, local_companions, open_folder, read_json
+from dig_jax.hf.files import companions, local_companions, open_folder
 from dig_jax.inputs.prompt import load_processor, make_prompt
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params

@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 
 from dig_jax.common import locks
 from dig_jax.common.files import write_json
+from dig_jax.common.json_files import read_json
 from dig_jax.hf import settings
 from dig_jax.hf.checksums import write_checksums
-from dig_jax.hf.files import INDEX, SINGLE, companions, read_json
+from dig_jax.hf.files import INDEX, SINGLE, companions
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.specs import Spec, is_spec, model_specs, named_specs

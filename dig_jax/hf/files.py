@@ -6,7 +6,6 @@ Companions are whatever travels with the weights: tokenizer, chat template, proc
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from dig_jax.common.addresses import is_remote
+from dig_jax.common.json_files import read_json
 from dig_jax.hf.checksums import CHECKSUMS
 from dig_jax.hf.safetensors_reader import CHUNK, Entry, read_header, read_tensor
 from dig_jax.model.specs import named_specs
@@ -154,16 +154,6 @@ def digest_headers(folder: epath.Path) -> str | None:
             header = size + stream.read(min(int.from_bytes(size, "little"), CHUNK))
         digest.update(f"{file.name} {file.stat().length} ".encode() + header)
     return digest.hexdigest()[:12] if files else None
-
-
-def read_json(path: epath.Path | Path, *, missing: dict | None = None) -> dict:
-    """The object of a JSON file; `missing`, if given, where there is no such file."""
-    if missing is not None and not path.is_file():
-        return missing
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def _refuse(what: str, keys: list[str], folder: epath.Path) -> None:

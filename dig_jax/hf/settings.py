@@ -5,9 +5,13 @@ takes either and refuses every setting that this implementation does not compute
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
+from dig_jax.common.json_files import Fields, shown
+from dig_jax.hf.rope import check_vision_rope, sections, text_rope
 from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 
+MAX_BLOCKS = 1000  # of text or vision; every one has its rows in tables of keys and shapes
 TOP_FIELDS = {
     "image_token": "image_token_id",
     "video_token": "video_token_id",
@@ -51,31 +55,31 @@ def from_json(
                 disagree or are absent
     where       path of config.json, for messages
     """
-    if top.get("model_type") != "qwen3_vl":
+    settings = Fields(top, where)
+    if settings.get("model_type") != "qwen3_vl":
         raise ValueError(
-            f"{where}: model_type={top.get('model_type')!r}; only the dense 'qwen3_vl' is "
-            f"implemented"
+            f"{where}: model_type={shown(settings.get('model_type'))}; only the dense 'qwen3_vl' "
+            f"is implemented"
         )
-    text, vision = (_need(top, name, where) for name in ("text_config", "vision_config"))
-    _check_supported(top, text, vision, where)
-    flags = {d["tie_word_embeddings"] for d in (top, text) if "tie_word_embeddings" in d}
-    theta, section = _rope(text, where)
-    fields = {
-        ours: _need(vision, hf, f"{where}: vision_config") for ours, hf in VISION_FIELDS.items()
-    }
-    eos = _eos_tokens(generation, top, text, where)
-    pad = generation.get("pad_token_id")
+    text, vision = settings.section("text_config"), settings.section("vision_config")
+    _check_supported(settings, text, vision)
+    theta, section = text_rope(text)
+    counts = {ours: text.count(hf) for ours, hf in TEXT_FIELDS.items() if ours != "norm_eps"}
+    sizes = {ours: vision.count(hf) for ours, hf in VISION_FIELDS.items() if ours != "deepstack"}
+    last = counts["vocab"] - 1
+    eos, pad = _stop_tokens(generation, settings, text, last)
     return ModelConfig(
         text=TextConfig(
-            **{ours: _need(text, hf, f"{where}: text_config") for ours, hf in TEXT_FIELDS.items()},
+            **counts,
+            norm_eps=text.number(TEXT_FIELDS["norm_eps"], most=1),
             rope_theta=theta,
             mrope_section=section,
-            tied=flags.pop() if len(flags) == 1 else not has_head(),
+            tied=_tied(settings, text, has_head),
         ),
-        vision=VisionConfig(**{**fields, "deepstack": tuple(fields["deepstack"])}),
-        **{ours: _need(top, hf, where) for ours, hf in TOP_FIELDS.items()},
+        vision=VisionConfig(**sizes, deepstack=vision.counts(VISION_FIELDS["deepstack"], least=0)),
+        **{ours: settings.count(hf, least=0, most=last) for ours, hf in TOP_FIELDS.items()},
         eos_tokens=eos,
-        pad_token=eos[-1] if pad is None else pad,  # Qwen's last stop token is its pad token
+        pad_token=pad,
     )
 
 
@@ -124,53 +128,51 @@ def to_json(config: ModelConfig, dtype: str, *, base: dict) -> dict:
     return top
 
 
-def _need(section: dict, name: str, where: str):
-    if section.get(name) is None:
-        raise ValueError(f"{where} has no {name}; is it a Qwen3-VL configuration?")
-    return section[name]
+def _tied(top: Fields, text: Fields, has_head: Callable[[], bool]) -> bool:
+    """What both flags say, or the only one; else what the weights say."""
+    name = "tie_word_embeddings"
+    flags = {place.flag(name) for place in (top, text) if place.has(name)}
+    return flags.pop() if len(flags) == 1 else not has_head()
 
 
-def _rope(text: dict, where: str) -> tuple[float, tuple[int, int, int]]:
-    """theta and mrope_section; a missing theta raises, for HF's silent defaults differ."""
-    new = text.get("rope_parameters") or {}
-    old = {**(text.get("rope_scaling") or {}), "rope_theta": text.get("rope_theta")}
-    found = {}
-    for name in ("rope_theta", "mrope_section"):
-        values = [d[name] for d in (new, old) if d.get(name) is not None]
-        if not values:
+def _check_supported(top: Fields, text: Fields, vision: Fields) -> None:
+    for place in (top, text):
+        quantised = place.get("quantization_config") or place.get("compression_config")
+        if quantised:
+            method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
             raise ValueError(
-                f"{where}: text_config has no {name}, neither in rope_parameters nor in the older "
-                f"rope_theta and rope_scaling; Qwen3-VL's are 5000000 and [24, 20, 20]"
+                f"{place.where}: quantization_config with quant_method={shown(method)}; use the "
+                f"unquantised checkpoint"
             )
-        if any(value != values[0] for value in values):
-            raise ValueError(f"{where}: text_config gives two values of {name}: {values}")
-        found[name] = values[0]
-    return float(found["rope_theta"]), tuple(found["mrope_section"])
+    sections(top, kinds=("default",))  # no release reads it there for the text, people write it
+    check_vision_rope(vision)
+    for place, most in ((text, "num_hidden_layers"), (vision, "depth")):
+        place.count(most, most=MAX_BLOCKS)
+    text.only("hidden_act", "silu", default="silu")
+    text.only("attention_bias", False, default=False)
+    vision.only("hidden_act", "gelu_pytorch_tanh")
+    vision.only("in_channels", 3)
+    vision.only("temporal_patch_size", 2)
 
 
-def _check_supported(top: dict, text: dict, vision: dict, where: str) -> None:
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    axial = vision.get("rope_parameters") or {}
-    for name, value, only in (
-        ("quantization_config", top.get("quantization_config"), None),
-        ("text_config.hidden_act", text.get("hidden_act", "silu"), "silu"),
-        ("text_config.attention_bias", text.get("attention_bias", False), False),
-        ("text_config's rope_type", rope.get("rope_type", "default"), "default"),
-        ("text_config's mrope_interleaved", rope.get("mrope_interleaved", True), True),
-        ("vision_config.hidden_act", vision.get("hidden_act"), "gelu_pytorch_tanh"),
-        ("vision_config.in_channels", vision.get("in_channels"), 3),
-        ("vision_config's rope_theta", axial.get("rope_theta", 10000), 10000),
-    ):
-        if value != only:
-            raise ValueError(f"{where}: {name}={value!r}; only {only!r} is implemented")
-
-
-def _eos_tokens(generation: dict, top: dict, text: dict, where: str) -> tuple[int, ...]:
-    for source in (generation, top, text):
-        eos = source.get("eos_token_id")
-        if eos is not None:
-            return tuple(eos) if isinstance(eos, list) else (eos,)
+def _stop_tokens(
+    generation: dict, top: Fields, text: Fields, last: int
+) -> tuple[tuple[int, ...], int]:
+    """eos_tokens and pad_token: of the first place that names some; ids up to `last`."""
+    first = Fields(generation, str(Path(top.where).with_name("generation_config.json")))
+    for place in (first, top, text):
+        if not place.has("eos_token_id"):
+            continue
+        many = isinstance(place.get("eos_token_id"), list)
+        read = place.counts if many else place.count
+        eos = read("eos_token_id", least=0, most=last)
+        eos = eos if many else (eos,)
+        if not eos:
+            raise ValueError(f"{place.where}: eos_token_id=[]; without one no answer ends")
+        named = first.has("pad_token_id")
+        pad = first.count("pad_token_id", least=0, most=last) if named else eos[-1]
+        return eos, pad  # Qwen's last stop token is its pad token
     raise ValueError(
-        f"{where} names no eos_token_id, nor does generation_config.json beside it; without one "
-        f"no answer ends"
+        f"{top.where} names no eos_token_id, nor does generation_config.json beside it; without "
+        f"one no answer ends"
     )

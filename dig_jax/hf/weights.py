@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from dig_jax.common.json_files import read_json
 from dig_jax.hf import files, settings
 from dig_jax.hf.checksums import check_files
 from dig_jax.hf.export import SHARD_BYTES as SHARD_BYTES
 from dig_jax.hf.export import Progress
 from dig_jax.hf.export import save_hf as save_hf
-from dig_jax.hf.files import HEAD, open_folder, read_json
+from dig_jax.hf.files import HEAD, open_folder
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.specs import is_spec, model_specs, named_specs

@@ -5,5 +5,5 @@ images       pictures as the checkpoint's processor would resize them
 buckets      batches of any sizes on a few static shapes
 decoding     how generation_config.json wants tokens chosen
 
-Imports: config, model.
+Imports: common, config, model.
 """

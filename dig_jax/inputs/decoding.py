@@ -4,9 +4,10 @@ For evaluation only. GRPO's log-probabilities are those of the policy itself, at
 rollout.temperature and without truncation.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from dig_jax.common.json_files import Fields, read_json, shown
 
 # Settings that would change the distribution and are not computed here, with their neutral values.
 _NEUTRAL = {
@@ -55,16 +56,18 @@ def read_decoding(folder: str | Path) -> Decoding:
     path = Path(folder) / "generation_config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; use --set eval.decoding=policy")
-    found = json.loads(path.read_text())
+    found = Fields(read_json(path), str(path))
     for name, neutral in _NEUTRAL.items():
         if found.get(name) not in neutral:
             raise ValueError(
-                f"{path}: {name}={found[name]!r} is not implemented; use --set "
+                f"{path}: {name}={shown(found.get(name))} is not implemented; use --set "
                 f"eval.decoding=policy, or set it to {neutral[1]} there"
             )
-    if not found.get("do_sample"):
+    if not (found.has("do_sample") and found.flag("do_sample")):
         return Decoding(0.0)
-    given = {name: found.get(name) for name in ("temperature", "top_k", "top_p")}
-    if given["temperature"] == 0:
+    if found.get("temperature") == 0:
         raise ValueError(f"{path}: temperature=0 with do_sample true; say do_sample false")
-    return Decoding(**({"temperature": 1.0} | {k: v for k, v in given.items() if v is not None}))
+    temperature = found.number("temperature") if found.has("temperature") else 1.0
+    top_k = found.count("top_k", least=0) if found.has("top_k") else 0
+    top_p = found.number("top_p", most=1) if found.has("top_p") else 1.0
+    return Decoding(temperature, top_k, top_p)

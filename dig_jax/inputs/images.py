@@ -4,13 +4,15 @@ Equal, bit for bit, to Hugging Face's `Qwen2VLImageProcessorPil`; the rest of th
 (normalising and cutting into patches) runs on the device, in `model.vision.patchify`.
 """
 
-import json
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from dig_jax.common.json_files import Fields, read_json, shown
 
 Size = tuple[int, int]  # height, width in pixels
 Picture = Image.Image | np.ndarray  # in any mode, or RGB bytes u8[Y, X, 3]
@@ -58,39 +60,60 @@ class ImageRules:
 def read_rules(folder: str | Path, *, min_pixels: int = 0, max_pixels: int = 0) -> ImageRules:
     """The rules of a checkpoint folder, with other limits where they are not 0.
 
-    Reads preprocessor_config.json, or processor_config.json as Transformers 5 may write it.
-    Raises FileNotFoundError, and ValueError naming a setting that is not computed here.
+    Reads preprocessor_config.json and the image_processor within processor_config.json: of two,
+    Transformers 5 follows the latter and 4.57 the former, so they must say the same. Raises
+    FileNotFoundError, and ValueError naming file and setting where one is not computed here.
     """
-    where, found = _read_settings(Path(folder))
+    older, newer = (Path(folder) / f"{name}_config.json" for name in ("preprocessor", "processor"))
+    found = [Fields(read_json(older), str(older))] if older.is_file() else []
+    nested = Fields(read_json(newer, missing={}), str(newer))
+    if nested.has("image_processor") or (newer.is_file() and not found):
+        found.append(nested.section("image_processor"))
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} has no preprocessor_config.json; it says how images are resized: copy it "
+            f"from the checkpoint that the weights came from"
+        )
+    said = [_rules_of(settings) for settings in found]
+    for name in (field.name for field in dataclasses.fields(ImageRules)):
+        values = [getattr(rules, name) for rules in said]
+        if len(set(values)) > 1:
+            raise ValueError(
+                f"{found[0].where} gives {name}={values[0]}, {found[1].where} {values[1]}: "
+                f"transformers 4.57 follows the first, 5 the second; make them equal, or remove "
+                f"the one that the weights were not trained with"
+            )
+    changed = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    return dataclasses.replace(said[0], **{name: n for name, n in changed.items() if n})
+
+
+def _rules_of(found: Fields) -> ImageRules:
     for name, only in _ONLY.items():
-        if found.get(name, only) != only:
-            raise ValueError(f"{where}: {name}={found[name]!r}; only {only!r} is implemented")
-    factor = found.get("rescale_factor", 1 / 255)
-    if factor != 1 / 255:
-        raise ValueError(f"{where}: rescale_factor={factor!r}; only 1/255 is implemented")
-    size = found.get("size") or {}
-    low = found.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels")
-    high = found.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels")
-    needed = {"size.shortest_edge": low, "size.longest_edge": high}
-    needed |= {name: found.get(name) for name in ("patch_size", "merge_size")}
-    missing = [name for name, value in needed.items() if not value]
+        found.only(name, only, default=only)
+    if found.get("rescale_factor", 1 / 255) != 1 / 255:
+        raise ValueError(
+            f"{found.where}: rescale_factor={shown(found.get('rescale_factor'))}; only 1/255 is "
+            f"implemented"
+        )
+    size = found.section("size", optional=True)
+    least, most = ("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")
+    places = {  # the older spelling goes first, as in HF
+        "size.shortest_edge": ((found, "min_pixels"), *((size, name) for name in least)),
+        "size.longest_edge": ((found, "max_pixels"), *((size, name) for name in most)),
+        "patch_size": ((found, "patch_size"),),
+        "merge_size": ((found, "merge_size"),),
+    }
+    given = {
+        name: next((at.count(key) for at, key in spelled if at.has(key)), None)
+        for name, spelled in places.items()
+    }
+    missing = [name for name, value in given.items() if value is None]
     if missing:  # HF would fall back to Qwen2-VL's numbers without a word
-        raise ValueError(f"{where} does not give {', '.join(missing)}; is it a Qwen3-VL's?")
-    return ImageRules(
-        min_pixels or low, max_pixels or high, needed["patch_size"], found["merge_size"]
-    )
-
-
-def _read_settings(folder: Path) -> tuple[Path, dict]:
-    older, newer = folder / "preprocessor_config.json", folder / "processor_config.json"
-    if older.is_file():
-        return older, json.loads(older.read_text())
-    if newer.is_file():
-        return newer, json.loads(newer.read_text()).get("image_processor", {})
-    raise FileNotFoundError(
-        f"{folder} has no preprocessor_config.json; it says how images are resized: copy it from "
-        f"the checkpoint that the weights came from"
-    )
+        raise ValueError(f"{found.where} does not give {', '.join(missing)}; is it a Qwen3-VL's?")
+    try:
+        return ImageRules(*given.values())
+    except ValueError as error:
+        raise ValueError(f"{found.where}: {error}") from error
 
 
 def target_size(height: int, width: int, rules: ImageRules, name: str = "the image") -> Size:

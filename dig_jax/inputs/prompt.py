@@ -24,16 +24,21 @@ class Processor:
 
     tokenizer  Hugging Face's; its chat template comes from the folder
     eos_token  ends an answer in training data; the tokenizer's `eos_token`
+    rows       of the model's embedding, where it is known: ids of answers are held against it
 
     What stops an answer is the model's: `ModelConfig.eos_tokens`.
     """
 
     tokenizer: Any
     eos_token: int
+    rows: int | None = None
 
 
-def load_processor(folder: str | Path) -> Processor:
-    """Tokenizer and chat template of a Hugging Face checkpoint folder; never asks the network."""
+def load_processor(folder: str | Path, *, rows: int | None = None) -> Processor:
+    """Tokenizer and chat template of a Hugging Face checkpoint folder; never asks the network.
+
+    rows  of the embedding of the model that will read the tokens
+    """
     from transformers import AutoTokenizer  # seconds to import
 
     folder = Path(folder)
@@ -51,7 +56,7 @@ def load_processor(folder: str | Path) -> Processor:
         raise ValueError(
             f"tokenizer_config.json in {folder} names no eos_token; Qwen's is <|im_end|>"
         )
-    return Processor(tokenizer, tokenizer.eos_token_id)
+    return Processor(tokenizer, tokenizer.eos_token_id, rows)
 
 
 def _load_older_template(tokenizer, folder: Path) -> None:
@@ -88,8 +93,8 @@ def make_prompt(
     images     I; the most images of a row if absent
 
     Raises if an image is not cut into whole merged cells or exceeds the canvas, if a question
-    holds an image placeholder of its own, and if a row is longer than `tokens`,
-    cfg.max_tokens or the model's context: a prompt is never cut.
+    holds an image placeholder of its own or a token that the embedding has no row for, and if a
+    row is longer than `tokens`, cfg.max_tokens or the model's context: a prompt is never cut.
     """
     questions = [cfg.question] * len(sizes) if questions is None else questions
     if len(questions) != len(sizes):
@@ -98,6 +103,8 @@ def make_prompt(
         _render(cfg, processor, question, len(row))
         for question, row in zip(questions, sizes, strict=True)
     ]
+    for n, row in enumerate(ids):
+        check_ids(row, config.text.vocab, f"prompt of {_name(names, n)}", processor)
     shape = {"canvas": canvas, "tokens": tokens, "images": images}
     prompt = prompt_of_ids(config, ids, sizes, names=names, **shape)
     for n, length in enumerate(prompt.length):
@@ -118,6 +125,8 @@ def prompt_of_ids(
     """`make_prompt` from token ids that hold one image token per image, not yet expanded."""
     for height, width in (size for row in sizes for size in row):
         config.check_image(height, width)
+    for n, row in enumerate(ids):
+        check_ids(row, config.text.vocab, f"prompt of {_name(names, n)}")
     canvas = _check_canvas(canvas, sizes, config)
     rows = [_expand(config, _name(names, n), ids[n], sizes[n], canvas) for n in range(len(sizes))]
     longest = max(len(ids) for ids, _, _ in rows)
@@ -176,9 +185,31 @@ def decode_answers(
 
 
 def encode_answer(processor: Processor, text: str) -> list[int]:
-    """Token ids of an answer as the model should write it, the end token included."""
-    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [*ids, processor.eos_token]
+    """Token ids of an answer as the model should write it, the end token included.
+
+    Raises ValueError where the embedding of `processor.rows` rows has none for a token.
+    """
+    ids = [*processor.tokenizer(text, add_special_tokens=False)["input_ids"], processor.eos_token]
+    if processor.rows is not None:
+        check_ids(ids, processor.rows, "answer", processor)
+    return ids
+
+
+def check_ids(ids: Sequence[int], rows: int, what: str, processor: Processor | None = None) -> None:
+    """Raises ValueError naming the first id that an embedding of `rows` rows does not have.
+
+    A device would clamp it, so that all such tokens look alike; HF raises. A table longer than
+    the tokenizer is normal, and so are tokens that no text uses.
+    """
+    wrong = next((int(token) for token in ids if not 0 <= token < rows), None)
+    if wrong is None:
+        return
+    name = f" {processor.tokenizer.convert_ids_to_tokens(wrong)!r}" if processor else ""
+    raise ValueError(
+        f"{what} has token{name} with id {wrong}, but the model's embedding has {rows} rows "
+        f"(vocab_size); do without that token, or take tokenizer.json and the weights from one "
+        f"checkpoint, resized by resize_token_embeddings after tokens were added"
+    )
 
 
 def mrope_positions(is_image: np.ndarray, cells: Sequence[tuple[int, int]]) -> np.ndarray:

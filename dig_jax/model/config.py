@@ -28,6 +28,8 @@ class TextConfig:
                 f"num_key_value_heads={self.kv_heads} does not divide "
                 f"num_attention_heads={self.heads}; query heads share key heads in equal groups"
             )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} is odd; rotary positions turn pairs")
         if sum(self.mrope_section) * 2 != self.head_dim:
             raise ValueError(
                 f"mrope_section={self.mrope_section} sums to {sum(self.mrope_section)}; "
@@ -53,6 +55,11 @@ class VisionConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self):
+        if self.width % (4 * self.heads):
+            raise ValueError(
+                f"vision hidden_size={self.width} is not a multiple of 4 x num_heads="
+                f"{4 * self.heads}; a head's numbers are turned in pairs, by row and by column"
+            )
         if math.isqrt(self.positions) ** 2 != self.positions:
             raise ValueError(f"num_position_embeddings={self.positions} is not a square number")
         if list(self.deepstack) != sorted(set(self.deepstack)):

@@ -95,8 +95,7 @@ def open_prompt(
     cfg: Config, source: str, model: ModelConfig, size: images.Size
 ) -> tuple[prompts.Processor, prompts.PromptInputs]:
     """The processor of a checkpoint folder, and the one prompt that all pairs share."""
-    processor = prompts.load_processor(str(local_companions(source)))
-    _check_stops(processor, model, source)
+    processor = open_processor(source, model)
     prompt = prompts.make_prompt(
         cfg.prompt,
         processor,
@@ -107,6 +106,22 @@ def open_prompt(
     )
     _check_thought(cfg, prompts.opens_thought(processor, prompt), source)
     return processor, prompt
+
+
+def open_processor(source: str, model: ModelConfig) -> prompts.Processor:
+    """Tokenizer and template of a checkpoint folder, bound to its model.
+
+    Raises ValueError where the token that ends answers in training data would not end them in
+    sampling: they would all run on to their limit.
+    """
+    local = local_companions(source)
+    processor = prompts.load_processor(local, rows=model.text.vocab)
+    if processor.eos_token not in model.eos_tokens:
+        raise ValueError(
+            f"{source}: the tokenizer's eos_token is {processor.eos_token}, but answers stop at "
+            f"{list(model.eos_tokens)} (eos_token_id of generation_config.json); add it there"
+        )
+    return processor
 
 
 def image_rules(source: str, model: ModelConfig, **limits: int) -> images.ImageRules:
@@ -154,15 +169,6 @@ def _modes(cfg: Config, source: str) -> dict[str, Decoding]:
                 f"--set eval.decoding=policy"
             )
     return {mode: chosen[mode] for mode in cfg.eval.modes if cfg.eval.every}
-
-
-def _check_stops(processor: prompts.Processor, model: ModelConfig, source: str) -> None:
-    """The token that ends answers in training data must end them in sampling too."""
-    if processor.eos_token not in model.eos_tokens:
-        raise ValueError(
-            f"{source}: the tokenizer's eos_token is {processor.eos_token}, but answers stop at "
-            f"{list(model.eos_tokens)} (eos_token_id of generation_config.json); add it there"
-        )
 
 
 def _check_thought(cfg: Config, opened: bool, source: str) -> None:

@@ -186,6 +186,7 @@ def main() -> None:
     processor = prompts.load_processor(args.start or args.tokenizer)
     config = weights.read_model_config(args.start) if args.start else shaped(args.shape, processor)
     config = replace(config, compute_dtype=args.compute_dtype)
+    processor = replace(processor, rows=config.text.vocab)
     pairs, dev = (
         load_pairs(root, args.splits.split(",")),
         load_pairs(Path(args.dev), [args.dev_split]),

@@ -174,6 +174,48 @@ def test_a_folder_of_transformers_5_keeps_its_rules_in_the_processors_file(tmp_p
     assert read_rules(tmp_path) == TINY
 
 
+def both_files(folder, **change) -> None:
+    """The tiny base's settings in the older file, and changed in the processor's."""
+    settings(folder)
+    inner = json.loads((ASSETS / "preprocessor_config.json").read_text()) | change
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": inner}))
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "values"),
+    [
+        ({"size": RELEASED}, "min_pixels", "4096 65536"),
+        ({"max_pixels": 9000}, "max_pixels", "1048576 9000"),
+        ({"patch_size": 16}, "patch", "8 16"),
+    ],
+)
+def test_two_files_with_other_rules_are_refused_and_equal_ones_read(tmp_path, change, name, values):
+    """HF 5 takes the nested ones, as seen here, 4.57 the older file."""
+    both_files(tmp_path, **change)
+    theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
+    if name == "patch":
+        assert theirs.patch_size == 16
+    first, second = values.split()
+    with pytest.raises(
+        ValueError,
+        match=rf"/preprocessor_config.json gives {name}={first}, .*/processor_config.json: "
+        rf"image_processor {second}: transformers 4.57 follows the first, 5 the second",
+    ):
+        read_rules(tmp_path)
+    both_files(tmp_path)
+    assert read_rules(tmp_path) == TINY
+
+
+def test_a_processors_file_without_an_image_processor_changes_nothing(tmp_path):
+    """4.57 wrote such a file for the template alone."""
+    settings(tmp_path)
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "Qwen3VLProcessor"}')
+    assert read_rules(tmp_path) == TINY
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match=r"processor_config.json has no image_processor"):
+        read_rules(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -183,6 +225,11 @@ def test_a_folder_of_transformers_5_keeps_its_rules_in_the_processors_file(tmp_p
         ({"rescale_factor": 1.0}, "rescale_factor=1.0; only 1/255"),
         ({"size": {}}, "does not give size.shortest_edge, size.longest_edge"),
         ({"patch_size": None}, "does not give patch_size"),
+        ({"patch_size": "16"}, "patch_size='16' is not a whole number"),
+        ({"merge_size": 0}, "merge_size=0 is not a whole number from 1"),
+        ({"size": [1, 2]}, r"size=\[1, 2\] is not an object"),
+        ({"min_pixels": 1e4}, "min_pixels=10000.0 is not a whole number"),
+        ({"max_pixels": 9}, "json: images between min_pixels=4096 and max_pixels=9 do not exist"),
     ],
 )
 def test_settings_that_are_not_computed_are_refused(tmp_path, change, message):

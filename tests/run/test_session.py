@@ -21,6 +21,7 @@ from dig_jax.config import (
 from dig_jax.evaluate import decode_text
 from dig_jax.hf import settings, weights
 from dig_jax.inputs.decoding import Decoding, read_decoding
+from dig_jax.inputs.prompt import encode_answer
 from dig_jax.mesh import sharding
 from dig_jax.run import session
 from tests import THINKING
@@ -98,6 +99,36 @@ def test_an_end_token_that_sampling_does_not_know_is_refused(folder):
         opened(folder)
 
 
+def add_token(folder, text: str) -> None:
+    """A token of the next free id, as `tokenizer.add_tokens` writes it."""
+    path = folder / "tokenizer.json"
+    found = json.loads(path.read_text())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    found["added_tokens"].append({"id": 512, "content": text, **flags})
+    path.write_text(json.dumps(found))
+
+
+def test_a_token_without_a_row_of_the_embedding_is_refused_where_it_is_used(folder):
+    """512 rows, ids 0 to 511: a longer tokenizer alone is normal, but not id 512 in a prompt."""
+    add_token(folder, "<differs>")
+    found = opened(folder)
+    assert len(found.processor.tokenizer) == 513
+    with pytest.raises(
+        ValueError,
+        match=r"prompt of every pair of data/tiny has token '<differs>' with id 512, but .* 512 "
+        r"rows \(vocab_size\); .*resize_token_embeddings",
+    ):
+        opened(folder, prompt=PromptConfig("What <differs> here?"))
+
+
+def test_a_lesson_with_a_token_without_a_row_is_refused(folder):
+    add_token(folder, "[77, 88")
+    processor = opened(folder).processor
+    assert encode_answer(processor, "[]")[-1] == processor.eos_token
+    with pytest.raises(ValueError, match=r"answer has token '\[77, 88' with id 512, .* 512 rows"):
+        encode_answer(processor, '[{"bbox_2d": [77, 88, 99, 100]}]')
+
+
 def test_prompt_and_answer_must_fit_the_models_context(folder):
     """The tiny base's context shrunk to the prompt and 95 of the 96 answer tokens."""
     length = int(opened(folder).prompt.length[0])
@@ -173,7 +204,7 @@ def test_decoding_settings_that_are_not_computed_are_refused(folder):
     with pytest.raises(ValueError, match=r"repetition_penalty=1.05 is not implemented"):
         read_decoding(folder)
     change(folder, "generation_config.json", repetition_penalty=1.0, top_p=0.0)
-    with pytest.raises(ValueError, match=r"top_p=0.0 is outside \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"top_p=0.0 is not a number above 0 and up to 1"):
         read_decoding(folder)
     (folder / "generation_config.json").write_text('{"do_sample": true}')
     assert read_decoding(folder) == Decoding(1.0)
