@@ -115,11 +115,12 @@ def evaluate(cfg: Config, args: argparse.Namespace) -> None:
     """What the command line asks for, on all processes."""
     with clear_errors():
         distributed.check_same("configuration", (config_hash(cfg), vars(args)))
-        batches = eval_pairs(cfg)  # the records' own pixels
         find_function(cfg.reward)
         session = None
-        if not args.pixel_diff:
-            session = open_session(cfg, source=args.source)
+        if args.pixel_diff:
+            batches = eval_pairs(cfg)  # the records' own pixels
+        else:
+            session = open_session(cfg, source=args.source, training=False)
             batches = eval_pairs(cfg, size=session.image_size)
             if args.from_run or args.from_best:
                 weights = trained_weights(session, from_best=args.from_best)

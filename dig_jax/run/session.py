@@ -49,11 +49,14 @@ class Session(Layout):
         return prompts.decode_answers(self.processor, tokens, lengths, stops=stops)
 
 
-def open_session(cfg: Config, *, source: str | None = None, blocks: int | None = None) -> Session:
+def open_session(
+    cfg: Config, *, source: str | None = None, blocks: int | None = None, training: bool = True
+) -> Session:
     """Check and bind everything static.
 
-    source  checkpoint folder to use instead of cfg.model.source
-    blocks  keep only so many text and vision blocks, the first ones; None = all
+    source    checkpoint folder to use instead of cfg.model.source
+    blocks    keep only so many text and vision blocks, the first ones; None = all
+    training  False: no split is opened; who only scores opens what it scores by itself
 
     Raises FileNotFoundError or ValueError naming the field or file.
     """
@@ -64,7 +67,8 @@ def open_session(cfg: Config, *, source: str | None = None, blocks: int | None =
     local = str(local_companions(source))
     size = image_size(cfg.data, local, model)
     decoding, modes = open_decoding(cfg, local)
-    check_data(cfg, size)
+    if training:
+        check_data(cfg, size)
     processor, prompt = open_prompt(cfg, source, model, size)
     if size != (cfg.data.image_height, cfg.data.image_width) and jax.process_index() == 0:
         print(f"images: resized to {size[1]}x{size[0]} px, as {source} wants them", flush=True)

@@ -128,7 +128,7 @@ def samplers(cfg: Config, source: str | None, ways: list[Way], batches: int):
         cfg, eval=dataclasses.replace(cfg.eval, batch=size, pairs=size * batches)
     )
     with clear_errors():
-        session = open_session(cfg, source=source)
+        session = open_session(cfg, source=source, training=False)
         pairs = eval_pairs(cfg, size=session.image_size)
     weights = programs.jit_reshard(session)(load_weights(session, source))
     prompt, key = session.prompt_rows(size), jax.random.key(cfg.seed)

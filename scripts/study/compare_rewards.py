@@ -104,7 +104,7 @@ def sample_pairs(cfg: Config, group: int, source: str | None, from_run: bool) ->
     from dig_jax.run.session import load_weights, open_session
 
     with clear_errors():
-        session = open_session(cfg, source=source)
+        session = open_session(cfg, source=source, training=False)
         batches = eval_pairs(cfg, size=session.image_size)
         params = trained_weights(session) if from_run else load_weights(session, source)
     weights = programs.jit_reshard(session)(params)
