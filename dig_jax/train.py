@@ -122,10 +122,12 @@ def main() -> None:
             check_trackers(cfg.log)
             held.enter_context(resume.owned(cfg))
             session = open_session(cfg)
-            resume.check_start(cfg)
+            done = resume.check_start(cfg)
             memory.check_fits(session, session.prompt.tokens.shape[1])
         if jax.process_index() == 0:
             print(config_text(cfg), flush=True)
+        if done == cfg.steps:
+            return resume.tell_done(cfg)
         train(session)
 
 
