@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from dig_jax.common.commandline import clear_errors
+from dig_jax.common.locks import Taken
 from dig_jax.config import config_text
 from dig_jax.config.commandline import parse_with_config
 from dig_jax.data.feed.curriculum import stage_of
@@ -128,7 +129,8 @@ def main() -> None:
             print(config_text(cfg), flush=True)
         if done == cfg.steps:
             return resume.tell_done(cfg)
-        train(session)
+        with clear_errors(checkpoint.NoRoom, Taken):
+            train(session)
 
 
 if __name__ == "__main__":
