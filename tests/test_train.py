@@ -246,8 +246,29 @@ def test_a_notice_before_the_first_step_ends_the_run_there(config, straight, tmp
     process = start(config, run_dir, tmp_path)
     signal_at(process, "Compiling.*validate", signal.SIGTERM)
     assert "asked to end: stopped after step 0" in finish(process)
-    assert [row["kind"] for row in read_rows(run_dir)] == ["eval"]
+    assert read_rows(run_dir) == []  # the validation was left between two batches
     assert saved_steps(run_dir) == []
+
+
+def test_a_notice_in_a_validation_is_served_between_batches_and_the_resume_makes_it_whole(
+    config, straight, tmp_path
+):
+    """Of two batches of the first split the second is never asked."""
+    run_dir = str(tmp_path / "validating")
+    late = override(config, ["eval.at_start=false"])
+    process = start(late, run_dir, tmp_path)
+    signal_at(process, "Compiling.*validate", signal.SIGTERM)
+    printed = finish(process)
+    assert "asked to end: stopped after step 2" in printed
+    assert "Compiling jit(validate_sampled" not in printed
+    assert [(row["kind"], row["step"]) for row in read_rows(run_dir)] == [
+        ("train", 0),
+        ("train", 1),
+    ]
+    finish(start(late, run_dir, tmp_path))
+    whole = [row for row in read_rows(config.run_dir) if row["step"] >= 0]
+    assert list(map(comparable, read_rows(run_dir))) == list(map(comparable, whole))
+    assert read_best(run_dir)["step"] in (2, 4)
 
 
 def test_a_validation_scores_every_mode_and_split_before_training_and_as_often_as_asked(
