@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from dig_jax.common.commandline import clear_errors
+from dig_jax.common.locks import Taken
 from dig_jax.config import config_text
 from dig_jax.config.commandline import parse_with_config
 from dig_jax.data.feed.curriculum import stage_of
@@ -31,7 +32,7 @@ from dig_jax.run.runlog import RunLog
 from dig_jax.run.samples import make_sample_log
 from dig_jax.run.session import Session, load_weights, open_session
 from dig_jax.run.trackers import check_trackers
-from dig_jax.run.validation import make_validation
+from dig_jax.run.validation import is_pending, make_validation
 from dig_jax.sampler.stages import Plan, cost
 
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
@@ -52,8 +53,7 @@ def train(session: Session, steps: int | None = None) -> None:
 
     with RunLog(cfg, first, shown=SHOWN) as log, stop_on_notice() as notice:
         draw = make_draw(session, log.timed)
-        if not first:
-            validate(log, -1, state.params)
+        validate(log, first - 1, state.params, notice.heard)  # before the first, or cut off
         last = cfg.steps if steps is None else min(cfg.steps, first + steps)
         for step in range(first, last):
             if notice.given(step):
@@ -74,7 +74,7 @@ def train(session: Session, steps: int | None = None) -> None:
             stop_if_not_finite(cfg, step, drawn, stats, answers)
             log.write(step, step_metrics(drawn, redrawn, plan) | stats, stage=stage)
             record(log, step, drawn.batch, drawn.texts, drawn.parsed, drawn.reward)
-            validate(log, step, state.params)
+            validate(log, step, state.params, notice.heard)
             if (step + 1) % cfg.checkpoint.every == 0 or step + 1 == cfg.steps:
                 checkpoint.save(cfg, step + 1, state)
 
@@ -122,11 +122,14 @@ def main() -> None:
             check_trackers(cfg.log)
             held.enter_context(resume.owned(cfg))
             session = open_session(cfg)
-            resume.check_start(cfg)
+            done = resume.check_start(cfg)
             memory.check_fits(session, session.prompt.tokens.shape[1])
         if jax.process_index() == 0:
             print(config_text(cfg), flush=True)
-        train(session)
+        if done == cfg.steps and not is_pending(cfg):
+            return resume.tell_done(cfg)
+        with clear_errors(checkpoint.NoRoom, Taken):
+            train(session)
 
 
 if __name__ == "__main__":

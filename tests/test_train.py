@@ -233,7 +233,7 @@ def test_a_run_in_a_bucket_killed_and_continued_is_the_one_on_disk(config, strai
         finish(start(remote, str(here / "run"), tmp_path, *best, **place))
         kept = max(int(name.split("/")[2]) for name in storage.under("run/best"))
         facts = json.loads(storage.objects[f"run/best/{kept}/best.json"][1])
-    assert facts == read_best(config.run_dir)
+    assert {n: facts[n] for n in ("step", "metric", "value")} == read_best(config.run_dir)
     rows = map(comparable, read_rows(here / "run"))
     assert list(rows) == list(map(comparable, read_rows(config.run_dir)))
     assert not {"checkpoints", "best"} & {path.name for path in (here / "run").iterdir()}
@@ -246,8 +246,29 @@ def test_a_notice_before_the_first_step_ends_the_run_there(config, straight, tmp
     process = start(config, run_dir, tmp_path)
     signal_at(process, "Compiling.*validate", signal.SIGTERM)
     assert "asked to end: stopped after step 0" in finish(process)
-    assert [row["kind"] for row in read_rows(run_dir)] == ["eval"]
+    assert read_rows(run_dir) == []  # the validation was left between two batches
     assert saved_steps(run_dir) == []
+
+
+def test_a_notice_in_a_validation_is_served_between_batches_and_the_resume_makes_it_whole(
+    config, straight, tmp_path
+):
+    """Of two batches of the first split the second is never asked."""
+    run_dir = str(tmp_path / "validating")
+    late = override(config, ["eval.at_start=false"])
+    process = start(late, run_dir, tmp_path)
+    signal_at(process, "Compiling.*validate", signal.SIGTERM)
+    printed = finish(process)
+    assert "asked to end: stopped after step 2" in printed
+    assert "Compiling jit(validate_sampled" not in printed
+    assert [(row["kind"], row["step"]) for row in read_rows(run_dir)] == [
+        ("train", 0),
+        ("train", 1),
+    ]
+    finish(start(late, run_dir, tmp_path))
+    whole = [row for row in read_rows(config.run_dir) if row["step"] >= 0]
+    assert list(map(comparable, read_rows(run_dir))) == list(map(comparable, whole))
+    assert read_best(run_dir)["step"] in (2, 4)
 
 
 def test_a_validation_scores_every_mode_and_split_before_training_and_as_often_as_asked(
@@ -320,7 +341,9 @@ def test_the_best_weights_can_be_evaluated(config, straight, tmp_path):
 
 @pytest.mark.slow
 def test_starting_a_finished_run_again_changes_nothing(config, straight, tmp_path):
-    finish(start(config, config.run_dir, tmp_path))
+    printed = finish(start(config, config.run_dir, tmp_path))
+    assert f"nothing left to do: {config.run_dir} has its {STEPS} steps" in printed
+    assert "Compiling jit(sample)" not in printed
     assert read_rows(config.run_dir, kind="train") == straight
 
 

@@ -20,14 +20,17 @@ def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
+def clear_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Ends the program with the message alone where a user's input is wrong.
 
+    kinds  of exceptions; by default those by which input is refused
+
     For the part of an entry point that only opens and checks: past it, an exception is a bug
-    and deserves its traceback.
+    and deserves its traceback, but for kinds that say what a user can do about them.
     """
+    refused = kinds or (KeyError, TypeError, ValueError, OSError)
     try:
         yield
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except refused as error:
         text = error.args[0] if len(error.args) == 1 else error
         raise SystemExit(f"error: {text}") from error

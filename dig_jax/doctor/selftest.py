@@ -32,11 +32,13 @@ class Probe(NamedTuple):
 def check_reward(cfg: Config, probes: Sequence[Probe]) -> Finding:
     """Whether the configured reward orders the four answers to some real pairs.
 
+    They are scored twice, the second time in the opposite order, and must earn the same to the bit.
     With "dig" every part has a known value or range. Of another function only this is asked: a
     finite value for every answer, and no more for an empty list than for the truth.
     """
     try:
         scores = scored(cfg, probes)
+        again = scored(cfg, probes[::-1])
     except RewardError as error:
         remedy = "mend the function: it must take any answer; docs/rewards.md has its signature"
         return Finding(cfg.reward.function, rule=str(error), remedy=remedy)
@@ -46,6 +48,18 @@ def check_reward(cfg: Config, probes: Sequence[Probe]) -> Finding:
     )
     text += f"{means['shifted']:.2f}, empty {means['empty']:.2f}, prose {means['prose']:.2f}"
     for row, probe in enumerate(probes):
+        for at, name in enumerate(NAMES):
+            first, second = scores["reward"][row, at], again["reward"][len(probes) - 1 - row, at]
+            if first != second:
+                where = (
+                    f"pair {probe.pair_id} of {cfg.data.buckets[probe.bucket]}: its {name} answer"
+                )
+                rule = f"{where} earns {first:g}, and {second:g} when all are scored again"
+                remedy = (
+                    "a reward must follow from the sample alone, or a resumed run is another: look "
+                    "in reward.function for a counter, a cache, a clock, an unseeded generator"
+                )
+                return Finding(text, rule=rule, remedy=remedy)
         values = {name: part[row] for name, part in scores.items()}
         wrong = fault(cfg, probe, values)
         if wrong:

@@ -32,11 +32,15 @@ class Notice:
 
         step   steps done; process 0 says it when the answer is yes
         """
-        asked = any_process(self._heard)
+        asked = self.heard()
         if asked and jax.process_index() == 0:
             print(f"asked to end: stopped after step {step}; the same command continues there",
                   flush=True)  # fmt: skip
         return asked
+
+    def heard(self) -> bool:
+        """`given` without a word: what is long and can be done again ends early."""
+        return any_process(self._heard)
 
     def hear(self, *_) -> None:
         self._heard = True

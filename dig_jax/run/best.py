@@ -2,11 +2,12 @@
 
     <root>/best/<steps done>/params        parameters alone, by Orbax
     <root>/best/<steps done>/config.json   the resolved configuration
-    <root>/best/<steps done>/best.json     step, metric, value; written last
+    <root>/best/<steps done>/best.json     step, metric, value, protocol; written last
 
 The root is that of the checkpoints (`checkpoint.root_of`), a folder or one in a bucket. Of these
 folders the newest is the best. The one before it stays until a checkpoint is as new as the
-newest: a run that falls back to its checkpoint falls back to what was best then.
+newest: a run that falls back to its checkpoint falls back to what was best then. A score is held
+against one of the same protocol: after another, the next validation is the best by itself.
 """
 
 import json
@@ -17,8 +18,10 @@ import jax
 from etils import epath
 
 from dig_jax.common.addresses import folder_at, is_remote
-from dig_jax.common.files import write_text
+from dig_jax.common.files import read_json, write_text
+from dig_jax.common.typed import differences
 from dig_jax.config import Config, best_score, to_json
+from dig_jax.data.feed.fetch import digest_of
 from dig_jax.mesh import distributed
 from dig_jax.run import checkpoint
 
@@ -42,8 +45,14 @@ class BestKeeper:
                 if folder not in stands or not _facts(folder):
                     _remove(folder)
         past = [facts for facts in map(_facts, stands) if facts]
+        self._protocol = protocol_of(cfg, self._metric) if self._metric else {}
         if past and past[-1]["metric"] == self._metric:
-            self._value = past[-1]["value"]
+            changed = differences(past[-1].get("protocol", self._protocol), self._protocol)
+            if not changed:
+                self._value = past[-1]["value"]
+            elif jax.process_index() == 0:
+                told = ", ".join(f"{n} {old!r} -> {now!r}" for n, (old, now) in changed.items())
+                print(f"best weights: judged anew by another validation ({told})", flush=True)
 
     def offer(self, step: int, scores: dict[str, float], params: Any) -> bool:
         """Keeps `params` where they score better than all before them; whether it did.
@@ -62,6 +71,7 @@ class BestKeeper:
         if jax.process_index() == 0:
             _write(folder / "config.json", to_json(self._cfg))
             facts = {"step": step, "metric": self._metric, "value": value}
+            facts["protocol"] = self._protocol
             _write(folder / FACTS, json.dumps(facts) + "\n")
             self._prune(step)
         self._value = value
@@ -76,12 +86,28 @@ class BestKeeper:
             _remove(_home(self._root) / str(step))
 
 
+def protocol_of(cfg: Config, metric: str) -> dict[str, Any]:
+    """What a score of a validation is a score of: equal protocols give comparable values."""
+    mode, _, rest = metric.partition("/")
+    split = rest.rpartition("/")[0]
+    split = {"": cfg.data.eval_split, "controls": cfg.eval.controls}.get(split, split)
+    protocol = {
+        "split": split,
+        "pairs": cfg.eval.pairs,
+        "holds": digest_of(cfg.data.root, split) or "",
+    }
+    if mode == "sampled":
+        protocol |= {"samples": max(1, cfg.eval.samples), "decoding": cfg.eval.decoding}
+    return protocol
+
+
 def read_best(root: str | Path) -> dict:
     """{step, metric, value} of a run's best weights; the root as `checkpoint.find_root` says it.
 
     Raises FileNotFoundError where the run has kept none.
     """
-    return json.loads((_best_folder(root) / FACTS).read_text())
+    facts = _facts(_best_folder(root))
+    return {name: facts[name] for name in ("step", "metric", "value")}
 
 
 def best_config(root: str | Path) -> str:
@@ -117,7 +143,7 @@ def _folders(root: str | Path) -> list[epath.Path]:
 
 def _facts(folder: epath.Path) -> dict | None:
     path = folder / FACTS
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path, f"move {folder} away to go on", missing={}) or None
 
 
 def _write(path: epath.Path, text: str) -> None:

@@ -11,7 +11,9 @@ a copy, it writes commit_success.txt last), and `save` returns only then. `resto
 as the target says, so the mesh may change.
 """
 
+import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,10 @@ from dig_jax.run.manifest import record_of
 CHECKPOINTS = "checkpoints"  # below the root
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
 DIGEST = "digest.json"  # beside them
+
+
+class NoRoom(OSError):
+    """The disk cannot take a checkpoint; what is saved already is whole."""
 
 
 def root_of(cfg: Config) -> str:
@@ -60,7 +66,7 @@ def save(cfg: Config, step: int, state: Any) -> None:
 
     Every process calls it. On return the checkpoint is written and has been opened: the older
     ones go after that. A step already saved is kept as it is. Raises RuntimeError where nothing
-    was written or it cannot be opened.
+    was written or it cannot be opened, NoRoom where the disk is full.
     """
     root = root_of(cfg)
     check_plain(field_of_root(cfg), root)
@@ -68,6 +74,10 @@ def save(cfg: Config, step: int, state: Any) -> None:
     with jax.transfer_guard("allow"), _open(root) as manager:
         if distributed.first_says(step in manager.all_steps()):
             return
+        need = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        full = jax.process_index() == 0 and _free(root) < need
+        if distributed.first_says(full):
+            raise NoRoom(_no_room(root, step, need))
         record = {} if jax.process_index() else record_of(cfg)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -75,15 +85,38 @@ def save(cfg: Config, step: int, state: Any) -> None:
             digest=ocp.args.JsonSave(digest.digest_of(state)),
             record=ocp.args.JsonSave(record),
         )
-        if not manager.save(step, args=items):
+        try:
+            written = manager.save(step, args=items)
+            manager.wait_until_finished()
+        except Exception as error:  # Orbax and TensorStore raise whatever they met
+            if "No space left" in str(error) or getattr(error, "errno", 0) == errno.ENOSPC:
+                raise NoRoom(_no_room(root, step, need)) from None
+            raise
+        if not written:
             raise RuntimeError(
                 f"checkpoint {step} was not written: {folder_of(root)} holds "
                 f"{sorted(manager.all_steps())}; does another run write there?"
             )
-        manager.wait_until_finished()
         _prove(folder_of(root) / str(step) / "state", state)
         for old in sorted(manager.all_steps())[: -cfg.checkpoint.keep]:
             manager.delete(old)
+
+
+def _free(root: str) -> float:
+    """Bytes that the root's disk has left; without end in a bucket."""
+    if is_remote(root):
+        return float("inf")
+    folder = Path(root).absolute()
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.is_dir())).free
+
+
+def _no_room(root: str, step: int, need: int) -> str:
+    done = latest_step(root)
+    then = f"continues after step {done}" if done else "begins again, for nothing is saved yet"
+    return (
+        f"{folder_of(root)}: checkpoint {step} takes {need / 1e6:,.1f} MB and the disk has "
+        f"{_free(root) / 1e6:,.1f} MB left; free some: the same command {then}"
+    )
 
 
 def _prove(folder: epath.Path, written: Any) -> None:

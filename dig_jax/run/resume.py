@@ -69,8 +69,8 @@ def lock_of(folder: str) -> str:
     return f"{folder.rstrip('/')}/{locks.NAME}"
 
 
-def check_start(cfg: Config) -> None:
-    """Raises ValueError where a run cannot start or go on in its folder as `cfg` says.
+def check_start(cfg: Config) -> int | None:
+    """Steps that the run has done; raises ValueError where it cannot start or go on as `cfg` says.
 
     Every process calls it: all must have one configuration, see one folder, be able to write
     there, and find there one newest checkpoint, from which the run may go on (`check_resume`).
@@ -87,6 +87,18 @@ def check_start(cfg: Config) -> None:
         check_resume(cfg, done)
     else:
         check_root(cfg)
+    return done
+
+
+def tell_done(cfg: Config) -> None:
+    """Says on process 0 that a finished run was started again, and how it goes on."""
+    if jax.process_index() == 0:
+        last = len(cfg.curriculum.stages) - 1
+        print(
+            f"nothing left to do: {cfg.run_dir} has its {cfg.steps} steps; it goes on by --set "
+            f"steps=N --set curriculum.stages.{last}.until=N",
+            flush=True,
+        )
 
 
 def check_resume(cfg: Config, step: int) -> None:

@@ -24,8 +24,10 @@ def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params],
 
 def make_scorer(
     session: Session, decoding: Decoding, *, answers: int, label: str = "evaluate"
-) -> Callable[[Params, list[Batch]], list[dict]]:
-    """Bind the statics; returns score(weights, batches) -> one row per pair, in order.
+) -> Callable[..., list[dict] | None]:
+    """Bind the statics; returns score(weights, batches, stop) -> one row per pair, in order.
+
+    `stop()` is asked before every batch, on all processes: where it says so, None is returned.
 
     Its weights are those of `programs.jit_reshard`.
 
@@ -44,9 +46,11 @@ def make_scorer(
     prompt = session.prompt_rows(cfg.eval.batch)
     key = sharding.replicate(jax.random.key_data(jax.random.key(cfg.seed)), session.mesh)
 
-    def score(weights: Params, batches: list[Batch]) -> list[dict]:
+    def score(weights: Params, batches: list[Batch], stop=lambda: False) -> list[dict] | None:
         rows = []
         for number, batch in enumerate(progress(batches, label)):
+            if stop():
+                return None
             images = sharding.shard_global(batch.images, session.mesh)
             first = number * cfg.eval.batch
             rollout = sample(weights, prompt, images, jax.random.wrap_key_data(key), first)

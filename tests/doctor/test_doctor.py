@@ -165,6 +165,12 @@ def nan(sample):
 def lazy(sample):
     return 1.0 if not len(sample.boxes) else 0.5
 
+SEEN = []
+
+def stateful(sample):
+    SEEN.append(sample.text)
+    return 1.0 / len(SEEN)
+
 def fine(sample):
     return {"reward": float(len(sample.boxes))}
 """
@@ -176,6 +182,7 @@ def fine(sample):
         ("nan", "its value is nan, not a finite number", "mend the function"),
         ("lazy", "the true answer earns 0.5, an empty list 1", "learns to say nothing"),
         ("absent", "absent does not exist", "its functions: fine, lazy, nan"),
+        ("stateful", "when all are scored again", "look in reward.function for a counter"),
     ],
 )
 def test_a_reward_function_of_ones_own_is_tried_on_real_pairs(

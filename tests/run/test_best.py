@@ -1,6 +1,7 @@
 """The best weights of a run: which are kept, for how long, and what a fall back leaves."""
 
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from dig_jax.common import typed
 from dig_jax.config import Config
 from dig_jax.run import best, checkpoint
+from tests.corpora import plain_pair, write_split
 
 METRIC = "sampled/f1"
 
@@ -121,3 +123,30 @@ def test_a_score_of_another_split_may_choose_the_best(tmp_path):
     asked = ("eval.splits=novel", "eval.controls=same", "checkpoint.best=greedy/novel/f1")
     assert config(tmp_path, *asked).checkpoint.best == "greedy/novel/f1"
     config(tmp_path, "eval.controls=same", "checkpoint.best=sampled/controls/empty")
+
+
+def test_another_protocol_is_judged_anew_and_another_split_beside_it_is_not(tmp_path, capsys):
+    """The old best score stayed the bar for other pairs, or for another way of answering."""
+    cfg = config(tmp_path)
+    assert offer(best.BestKeeper(cfg, 0), 2, 0.9)
+    same = typed.override(cfg, ["eval.every=3", "eval.bootstrap=7", "eval.controls=test_same"])
+    assert not offer(best.BestKeeper(same, 2), 4, 0.5)
+    assert "judged anew" not in capsys.readouterr().out
+    settings = ("eval.pairs=3", "data.eval_split=other", "eval.samples=5")
+    for number, setting in enumerate(settings):
+        other = typed.override(cfg, [setting])
+        assert offer(best.BestKeeper(other, 4 + number), 5 + number, 0.5 - number / 10), setting
+        told = capsys.readouterr().out
+        assert "best weights: judged anew by another validation (" in told
+        assert best.read_best(tmp_path)["value"] == 0.5 - number / 10
+
+
+def test_a_best_score_of_replaced_pairs_is_no_bar(tmp_path):
+    """The same split by name, other pairs."""
+    cfg = typed.override(config(tmp_path), [f"data.root={tmp_path}/data"])
+    write_split(tmp_path / "data", "heldout", [plain_pair((4, 5, 20, 25), seed=1)])
+    assert offer(best.BestKeeper(cfg, 0), 2, 0.9)
+    assert not offer(best.BestKeeper(cfg, 2), 3, 0.5)
+    shutil.rmtree(tmp_path / "data")
+    write_split(tmp_path / "data", "heldout", [plain_pair((4, 5, 20, 25), seed=2)])
+    assert offer(best.BestKeeper(cfg, 2), 3, 0.5)

@@ -127,6 +127,33 @@ def test_older_checkpoints_stay_until_the_new_one_has_been_opened(tmp_path, monk
     assert_same_bits(checkpoint.restore(cfg, state(), step=1)[0], state(seed=1))
 
 
+def test_a_full_disk_is_told_with_both_figures_and_what_the_command_does_then(
+    tmp_path, monkeypatch
+):
+    """Before anything is written, where the room is seen to lack; else by what Orbax has met."""
+    cfg = config(tmp_path)
+    told = (
+        r"checkpoints: checkpoint {} takes 0.0 MB and the disk has .* MB left; free some: the same"
+    )
+    with monkeypatch.context() as patch:
+        usage = shutil.disk_usage("/")._replace(free=100)
+        patch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(checkpoint.NoRoom, match=told.format(4) + " command begins again"):
+            checkpoint.save(cfg, 4, state())
+        assert checkpoint.saved_steps(tmp_path) == []
+    checkpoint.save(cfg, 4, state())
+    with monkeypatch.context() as patch:
+
+        def full(*_, **__):
+            raise ValueError("RESOURCE_EXHAUSTED: [Errno 28] No space left on device")
+
+        patch.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(checkpoint.NoRoom, match=told.format(5) + " command continues after st"):
+            checkpoint.save(cfg, 5, state())
+    checkpoint.save(cfg, 5, state())
+    assert checkpoint.saved_steps(tmp_path) == [4, 5]
+
+
 def test_a_checkpoint_that_is_not_written_is_an_error(tmp_path):
     """Orbax skips a step below its newest and says so by False alone."""
     checkpoint.save(config(tmp_path), 8, state())

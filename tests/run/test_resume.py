@@ -304,6 +304,17 @@ def test_the_advice_of_a_stop_for_a_number_that_is_not_finite_works(tmp_path):
         resume.check_start(cfg)
 
 
+def test_a_finished_run_says_so_and_its_remedy_works(tmp_path, capsys):
+    cfg = config(tmp_path)
+    started(cfg, cfg.steps)
+    assert resume.check_start(cfg) == cfg.steps
+    resume.tell_done(cfg)
+    said = capsys.readouterr().out
+    assert f"nothing left to do: {cfg.run_dir} has its {cfg.steps} steps; it goes on by" in said
+    longer = re.findall(r"--set (\S+)=N", said)
+    resume.check_start(typed.override(cfg, [f"{name}=90" for name in longer]))
+
+
 def test_fewer_steps_than_are_done_are_refused_by_that_field(tmp_path):
     started(config(tmp_path), 50)
     fewer = config(tmp_path, "steps=45", "curriculum.stages.2.until=45")
