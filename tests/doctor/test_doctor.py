@@ -142,6 +142,9 @@ def nan(sample):
 def lazy(sample):
     return 1.0 if not len(sample.boxes) else 0.5
 
+def shy(sample):
+    return 1.0 if len(sample.boxes) else -1.0 if sample.verdict == "ok" else 0.0
+
 def fine(sample):
     return {"reward": float(len(sample.boxes))}
 """
@@ -152,7 +155,8 @@ def fine(sample):
     [
         ("nan", "its value is nan, not a finite number", "mend the function"),
         ("lazy", "the true answer earns 0.5, an empty list 1", "learns to say nothing"),
-        ("absent", "absent does not exist", "its functions: fine, lazy, nan"),
+        ("shy", "prose earns 0, an answer that can be read -1", "where sample.readable is False"),
+        ("absent", "absent does not exist", "its functions: fine, lazy, nan, shy"),
     ],
 )
 def test_a_reward_function_of_ones_own_is_tried_on_real_pairs(
