@@ -27,12 +27,12 @@ class RewardConfig:
     cost_giou: float = 2.0  # matching cost: -GIoU, >= 0
     cost_iou: float = 0.0  # matching cost: -IoU, >= 0
     iou_denominator: Literal["max", "matched", "true"] = "max"  # of mean IoU: max(n_pred, n_true)
-    empty_is_perfect: bool = True  # no predicted and no true box: F1 = IoU = 1, else 0
+    empty_is_perfect: bool = True  # a readable empty list, nothing true: F1 = IoU = 1, else 0
     max_boxes: int = 16  # Q: predicted boxes kept per answer; more make the answer malformed
     matching: Literal["scipy", "xla"] = "scipy"  # assignment: host callback, or on device
     think: Literal["none", "prefilled", "full"] = "none"  # <think>: absent, opened by us, by it
     overlong_buffer: int = 0  # last tokens of rollout.max_tokens that cost (DAPO); 0 = none
-    overlong_weight: float = 1.0  # taken off an answer of rollout.max_tokens tokens, >= 0
+    overlong_weight: float = 1.0  # off one of rollout.max_tokens tokens, or unreadable; >= 0
 
     def __post_init__(self):
         typed.check_fields(self, "reward")

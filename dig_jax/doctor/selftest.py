@@ -34,7 +34,8 @@ def check_reward(cfg: Config, probes: Sequence[Probe]) -> Finding:
 
     They are scored twice, the second time in the opposite order, and must earn the same to the bit.
     With "dig" every part has a known value or range. Of another function only this is asked: a
-    finite value for every answer, and no more for an empty list than for the truth.
+    finite value for every answer, no more for an empty list than for the truth, and no more for
+    prose, in which nothing can be read, than for any of the others.
     """
     try:
         scores = scored(cfg, probes)
@@ -107,11 +108,15 @@ def half_off(boxes: np.ndarray) -> np.ndarray:
 
 def fault(cfg: Config, probe: Probe, values: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
     """(rule, remedy) of the first thing that is wrong with the scores f32[4] of a pair."""
-    true, _, empty, _ = values["reward"]
+    true, shifted, empty, prose = values["reward"]
     found = _dig_fault(cfg.reward, probe, values) if cfg.reward.function == "dig" else None
     if not found and true < empty:
         rule = f"the true answer earns {true:.3g}, an empty list {empty:.3g}"
         found = rule, "pay for finding boxes: as it is, a policy learns to say nothing"
+    least = min(true, shifted, empty)
+    if not found and prose > least:
+        rule = f"prose earns {prose:.3g}, an answer that can be read {least:.3g}"
+        found = rule, "return the least that it can give where sample.readable is False"
     return found
 
 
@@ -132,7 +137,11 @@ def _dig_fault(cfg: RewardConfig, probe: Probe, values: Mapping) -> tuple[str, s
             f"the true answer in thousandths has F1 {f1[true]:.3g} and IoU {iou[true]:.3g}",
             f"lower reward.iou_threshold={cfg.iou_threshold:g} below {least:.2f}",
         ),
-        (form[prose] == 0, f"prose has format {form[prose]:g}", broken),
+        (
+            form[prose] == f1[prose] == iou[prose] == 0,
+            f"prose has format {form[prose]:g}, F1 {f1[prose]:.3g} and IoU {iou[prose]:.3g}",
+            broken,
+        ),
         (
             not some or f1[empty] == iou[empty] == 0,
             f"an empty list has F1 {f1[empty]:.3g} and IoU {iou[empty]:.3g}",

@@ -36,8 +36,9 @@ def make_answer_reward(
 
     With a function other than "dig", each further entry of its dict is a part named
     "<function>/<entry>". With reward.overlong_buffer, part "overlong" is what was added to the
-    total, in [-overlong_weight, 0]. Every process calls it with the whole global batch. Raises
-    `custom.RewardError` where the function fails.
+    total, in [-overlong_weight, 0]; the whole weight for an answer that cannot be read. Every
+    process calls it with the whole global batch. Raises `custom.RewardError` where the function
+    fails.
     """
     kernel, name = make_reward(cfg.reward), cfg.reward.function
     function = None if name == "dig" else find_function(cfg.reward)
@@ -53,7 +54,8 @@ def make_answer_reward(
             parts = {f"{short}/{key}": value.reshape(shape) for key, value in entries.items()}
             total = total.reshape(shape)
         if cfg.reward.overlong_buffer:
-            parts["overlong"] = overlong_penalty(cfg, tokens)
+            readable = np.array([[one.readable for one in group] for group in parsed], bool)
+            parts["overlong"] = overlong_penalty(cfg, tokens, readable)
             total = jax.device_get(reward.total) if total is None else total
             total = total + parts["overlong"]
         if total is None:
@@ -64,16 +66,21 @@ def make_answer_reward(
     return reward_of
 
 
-def overlong_penalty(cfg: Config, tokens: np.ndarray) -> np.ndarray:
+def overlong_penalty(cfg: Config, tokens: np.ndarray, readable: np.ndarray) -> np.ndarray:
     """DAPO's soft punishment of long answers (arXiv 2503.14476, eq. 13), counted in tokens.
 
-    tokens  i32[B, G]
-    ->      f32[B, G]   0 up to rollout.max_tokens - overlong_buffer tokens, then in a straight
-            line down to -overlong_weight at rollout.max_tokens
+    tokens    i32[B, G]
+    readable  bool[B, G]
+    ->        f32[B, G]   0 up to rollout.max_tokens - overlong_buffer tokens, then in a straight
+              line down to -overlong_weight at rollout.max_tokens
+
+    What cannot be read costs the whole weight at any length: short garbage would else earn more
+    than a long answer with a box.
     """
     buffer = cfg.reward.overlong_buffer
     over = np.asarray(tokens, np.float32) - (cfg.rollout.max_tokens - buffer)
-    return np.float32(-cfg.reward.overlong_weight) * np.clip(over / np.float32(buffer), 0, 1)
+    share = np.where(readable, np.clip(over / np.float32(buffer), 0, 1), np.float32(1))
+    return np.float32(-cfg.reward.overlong_weight) * share
 
 
 def pair_metas(

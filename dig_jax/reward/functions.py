@@ -7,6 +7,9 @@ docs/rewards.md shows one. All of these are NumPy, one answer at a time. Trainin
 does not call `dig` but the jitted `reward.score_boxes`, which gives the same.
 """
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
 from dig_jax.boxes import pairwise_iou
@@ -17,6 +20,24 @@ from dig_jax.reward.reward import matching_cost
 from dig_jax.reward.sample import Sample
 
 
+def readable_only(function: Callable) -> Callable:
+    """The function, with 0 for an answer that cannot be read, in every entry of its dict.
+
+    For functions that are never negative. Some of the published formulas pay 1 for no box where
+    none is true, and so for an answer in which none can be read.
+    """
+
+    @functools.wraps(function)
+    def reward(sample: Sample, *args, **kwargs):
+        value = function(sample, *args, **kwargs)
+        if sample.readable:
+            return value
+        return dict.fromkeys(value, 0.0) if isinstance(value, dict) else 0.0
+
+    return reward
+
+
+@readable_only
 def dig(sample: Sample, cfg: RewardConfig = RewardConfig()) -> dict[str, float]:  # noqa: B008 frozen
     """DiG's reward: `reward.score_boxes` for one answer, to build on.
 
@@ -45,23 +66,27 @@ def _share(part: float, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
+@readable_only
 def perception_r1(sample: Sample) -> float:
     """`neighbours.perception_r1` in pixels of the records' images; in [0, 1]."""
     return neighbours.perception_r1(sample.boxes_px, sample.truth_px, sample.surplus)
 
 
+@readable_only
 def vlm_r1_weighted(sample: Sample) -> dict[str, float]:
     """`neighbours.vlm_r1_weighted`; beside it format, the rule for grounding, not part of it."""
     score = neighbours.vlm_r1_weighted(sample.boxes_px, sample.truth_px, sample.surplus)
     return score | {"format": neighbours.vlm_r1_format(sample.text)}
 
 
+@readable_only
 def vlm_r1_ap(sample: Sample) -> dict[str, float]:
     """`neighbours.vlm_r1_ap`; beside it format, the rule for grounding, not part of it."""
     score = neighbours.vlm_r1_ap(sample.boxes_px, sample.truth_px, sample.surplus)
     return score | {"format": neighbours.vlm_r1_format(sample.text)}
 
 
+@readable_only
 def vision_reasoner(sample: Sample) -> float:
     """`neighbours.vision_reasoner` in pixels of the records' images; in [0, 2]."""
     return neighbours.vision_reasoner(sample.boxes_px, sample.truth_px, sample.surplus)

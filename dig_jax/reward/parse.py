@@ -58,6 +58,11 @@ class Parsed:
         """The format reward: exactly the form that was asked for."""
         return self.verdict is Verdict.OK
 
+    @property
+    def readable(self) -> bool:
+        """A box was read, or an empty list in the form asked for: what else it is earns nothing."""
+        return self.n_boxes > 0 or self.ok
+
 
 def parse(
     text: str, *, think: str = "none", ended: bool = True, max_boxes: int = READ_CAP

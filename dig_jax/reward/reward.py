@@ -20,6 +20,9 @@ The paper leaves most conventions open; here they are, with the `RewardConfig` f
   / n_true, which does not charge for surplus boxes.
 - *Empty sets.* Nothing predicted and nothing true: F1 = mean IoU = 1 (0 without empty_is_perfect),
   precision and recall likewise. Only one of them empty: 0.
+- *Unreadable never pays.* Nothing is predicted by an empty list in the form asked for alone. Any
+  other answer without a box (prose, a list cut off before its first box, an endless thought) cannot
+  be read and has 0 in every part, count_ok included.
 - *Boxes without area* have IoU 0 with everything.
 - *Format* is 1 for an answer that `parse` calls ok, else 0; the other parts are paid either way.
 """
@@ -74,7 +77,8 @@ def score_boxes(
     format_ok  f32[B, G]          1 where the answer has the form asked for
     surplus    i32[B, G]          boxes the answer names beyond those in pred
 
-    A valid box with a NaN coordinate is never matched; `score_texts` lets none through.
+    An answer is readable where it names a box or has the form: else every part is 0. A
+    valid box with a NaN coordinate is never matched; `score_texts` lets none through.
     """
     true_boxes, true_valid = truth.boxes[..., None, :, :], truth.valid[..., None, :]
     iou = pairwise_iou(pred.boxes, true_boxes)
@@ -86,6 +90,7 @@ def score_boxes(
 
     n_pred = pred.valid.sum(axis=-1) + surplus
     n_true = true_valid.sum(axis=-1) + jnp.zeros_like(n_pred)
+    readable = (n_pred > 0) | (format_ok > 0)  # `Parsed.readable`
     n_matched = (match >= 0).sum(axis=-1)
     hits = ((match >= 0) & (matched_iou >= cfg.iou_threshold)).sum(axis=-1)
     whole = {"max": jnp.maximum(n_pred, n_true), "matched": n_matched, "true": n_true}
@@ -93,7 +98,7 @@ def score_boxes(
     def share(part, of):
         """part / of; an empty whole gives 0, two empty sets what the config says."""
         value = part / jnp.maximum(of, 1).astype(jnp.float32)
-        return jnp.where(n_pred + n_true > 0, value, float(cfg.empty_is_perfect))
+        return jnp.where(n_pred + n_true > 0, value, readable * float(cfg.empty_is_perfect))
 
     parts = {
         "format": format_ok,
@@ -101,7 +106,7 @@ def score_boxes(
         "iou": share(matched_iou.sum(axis=-1), whole[cfg.iou_denominator]),
         "precision": share(hits, n_pred),
         "recall": share(hits, n_true),
-        "count_ok": n_pred == n_true,
+        "count_ok": (n_pred == n_true) & readable,
         "n_pred": n_pred,
         "true_positives": hits,
     }

@@ -41,6 +41,11 @@ class Sample:
         return self.parsed.verdict
 
     @property
+    def readable(self) -> bool:
+        """A box was read, or an empty list in the form asked for. Pay nothing where it is False."""
+        return self.parsed.readable
+
+    @property
     def surplus(self) -> int:
         """Boxes the answer names beyond those in `boxes`."""
         return self.parsed.n_boxes - len(self.parsed.boxes_unit)

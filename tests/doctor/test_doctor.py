@@ -171,6 +171,9 @@ def stateful(sample):
     SEEN.append(sample.text)
     return 1.0 / len(SEEN)
 
+def shy(sample):
+    return 1.0 if len(sample.boxes) else -1.0 if sample.verdict == "ok" else 0.0
+
 def fine(sample):
     return {"reward": float(len(sample.boxes))}
 """
@@ -181,7 +184,8 @@ def fine(sample):
     [
         ("nan", "its value is nan, not a finite number", "mend the function"),
         ("lazy", "the true answer earns 0.5, an empty list 1", "learns to say nothing"),
-        ("absent", "absent does not exist", "its functions: fine, lazy, nan"),
+        ("shy", "prose earns 0, an answer that can be read -1", "where sample.readable is False"),
+        ("absent", "absent does not exist", "its functions: fine, lazy, nan, shy"),
         ("stateful", "when all are scored again", "look in reward.function for a counter"),
     ],
 )

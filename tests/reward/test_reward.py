@@ -313,7 +313,7 @@ def test_texts_are_parsed_padded_and_scored_in_place():
     ended = np.array([[True] * 4, [True, True, True, False]])
     got, parsed = score_texts(texts, ended, truth, compiled(FULL), FULL)
     np.testing.assert_array_equal(got.parts["format"], [[1, 1, 0, 0], [1, 1, 0, 0]])
-    f1 = [[1, 2 / 3, 0, 2 / 3], [1, 0, 1, 0]]  # an empty text predicts nothing: right in row 2
+    f1 = [[1, 2 / 3, 0, 2 / 3], [1, 0, 0, 0]]  # an empty text is no empty list, right in row 2
     np.testing.assert_allclose(got.parts["f1"], f1, atol=TOLERANCE)
     np.testing.assert_allclose(got.total[0], [3, 1 + 2 / 3 + 0.5, 0, 2 / 3 + 0.5], atol=1e-5)
     assert parsed[0][2].verdict is Verdict.NO_JSON

@@ -326,7 +326,12 @@ def test_the_overlong_penalty_is_a_line_over_the_last_tokens():
     cfg = config(overlong_buffer=8, overlong_weight=0.5)
     tokens = np.array([[0, 12, 13], [16, 18, 20]])
     np.testing.assert_allclose(
-        overlong_penalty(cfg, tokens), [[0, 0, -1 / 16], [-0.25, -0.375, -0.5]]
+        overlong_penalty(cfg, tokens, np.ones(tokens.shape, bool)),
+        [[0, 0, -1 / 16], [-0.25, -0.375, -0.5]],
+    )
+    readable = np.array([[False, True, False], [True, True, False]])  # at any length: all of it
+    np.testing.assert_allclose(
+        overlong_penalty(cfg, tokens, readable), [[-0.5, 0, -0.5], [-0.25, -0.375, -0.5]]
     )
 
 

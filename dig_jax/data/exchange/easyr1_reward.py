@@ -18,7 +18,9 @@ TRL:     GRPOTrainer(reward_funcs=trl_reward, ...)
 - *Matching* is one Hungarian assignment by 5 L1 + 2 (1 - GIoU) in the unit frame.
 - *F1* = 2 TP / (n_pred + n_true); a match with IoU >= 0.5 is a true positive.
 - *Mean IoU* = summed IoU of the matches / max(n_pred, n_true).
-- *Nothing predicted and nothing true* is F1 = IoU = 1; only one of the two empty is 0.
+- *Nothing predicted and nothing true* is F1 = IoU = 1; only one of the two empty is 0. Nothing is
+  predicted by an empty list that has the format alone: an answer without it in which no box can be
+  read earns 0 in every part.
 
 The true boxes are the `answer` column: pixels rounded to thousandths.
 """
@@ -68,8 +70,10 @@ def compute_score(
         true = _true_boxes(one["ground_truth"], row)
         cut_off = 0 < max_response_length <= one.get("response_length", 0)
         pred, n_pred, well_formed = read_answer(one["response"], think, max_boxes)
-        f1, iou = match(pred, n_pred, true, iou_threshold, cost_l1, cost_giou)
         form = float(well_formed and not cut_off)
+        f1, iou = match(pred, n_pred, true, iou_threshold, cost_l1, cost_giou)
+        if not (n_pred or form):
+            f1 = iou = 0.0  # unreadable: it must not earn what an empty list does
         found, weight = w_f1 * f1 + w_iou * iou, w_f1 + w_iou
         scores.append(
             {
