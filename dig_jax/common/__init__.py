@@ -1,6 +1,8 @@
 """Texts, files and terminals: what any program has, and nothing of what this one does.
 
 typed        dataclass trees as text: checks, JSON, overrides, differences
+fields       ranges of numbers and places on disk, said beside a dataclass's field
+userfile     Python files that a user wrote, their mistakes told as the user's
 addresses    a folder of this machine or of a bucket
 commandline  --set, the width of a printed line, errors without a traceback
 progress     how far a long job is
