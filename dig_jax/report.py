@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.common.commandline import place_of
 from dig_jax.config import Config, from_json
 from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.pictures import contact, curves
@@ -179,7 +180,9 @@ def write_report(run_dir: str | Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run_dir", help="run folder of dig_jax.train, with its evaluations")
+    parser.add_argument(
+        "run_dir", type=place_of, help="run folder of dig_jax.train, with its evaluations"
+    )
     args = parser.parse_args(argv)
     try:
         print(write_report(args.run_dir))

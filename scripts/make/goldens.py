@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen2VLImageProcessorPil, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from dig_jax.common.commandline import path_of
 from dig_jax.hf.weights import read_model_config
 from dig_jax.model.specs import model_specs, named_specs
 from scripts.make.random_checkpoint import random_tensor, sketch
@@ -339,7 +340,7 @@ def write_golden(name: str, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("tests/hf_outputs"))
+    parser.add_argument("--out", type=path_of, default=Path("tests/hf_outputs"))
     parser.add_argument("--only", choices=CASES, help="one case instead of all")
     args = parser.parse_args()
     for name in [args.only] if args.only else CASES:

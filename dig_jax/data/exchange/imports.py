@@ -21,6 +21,7 @@ import numpy as np
 
 import dig_jax
 from dig_jax.common import typed
+from dig_jax.common.commandline import path_of
 from dig_jax.common.progress import progress
 from dig_jax.config import DataConfig
 from dig_jax.data import records
@@ -35,8 +36,8 @@ _MASKS = ("mask_a", "mask_b")
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """What to read, how, and where to."""
     parser.description = "Import pairs from parquet files: our own export, or anybody's."
-    parser.add_argument("paths", type=Path, nargs="+", help="parquet files, or a folder of them")
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
+    parser.add_argument("paths", type=path_of, nargs="+", help="parquet files, or a folder of them")
+    parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
     parser.add_argument("--split", required=True, help="name of the split to make")
     parser.add_argument("--size", help="WxH that all pictures are resized to")
     parser.add_argument("--images", help="column with a list of two pictures; default: images")
