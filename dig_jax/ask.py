@@ -15,7 +15,7 @@ import sys
 import jax
 import numpy as np
 
-from dig_jax.common.commandline import clear_errors
+from dig_jax.common.commandline import clear_errors, place_of, seed_of
 from dig_jax.config import MeshConfig, PromptConfig
 from dig_jax.hf import weights
 from dig_jax.hf.files import local_companions
@@ -54,12 +54,16 @@ def parse_bucket(text: str) -> tuple[Size, int]:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="picture files, in order")
-    parser.add_argument("--source", required=True, metavar="FOLDER", help="checkpoint folder")
+    parser.add_argument(
+        "images", type=place_of, nargs="*", metavar="IMAGE", help="picture files, in order"
+    )
+    parser.add_argument(
+        "--source", type=place_of, required=True, metavar="FOLDER", help="checkpoint folder"
+    )
     parser.add_argument("--question", default=PromptConfig().question)
     parser.add_argument("--max-tokens", type=int, default=256, help="of the answer")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws at temperature > 0")
+    parser.add_argument("--seed", type=seed_of, default=0, help="of the draws at temperature > 0")
     parser.add_argument("--devices", type=int, default=1, help="to split the weights over")
     parser.add_argument("--bucket", type=parse_bucket, action="append", default=[], metavar="XxY:P")
     parser.add_argument("--add-vision-id", action="store_true", help="'Picture 1: ' before each")

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from dig_jax.boxes import unit_from_px
-from dig_jax.common.commandline import clear_errors
+from dig_jax.common.commandline import clear_errors, place_of
 from dig_jax.common.files import write_sealed
 from dig_jax.config import Config, config_hash
 from dig_jax.config.commandline import add_config_arguments, config_from
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     add_config_arguments(parser)
     parser.add_argument("--name", required=True, help="writes <run_dir>/eval_<name>.json")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--source", help="checkpoint folder instead of the config's")
+    which.add_argument("--source", type=place_of, help="checkpoint folder instead of the config's")
     which.add_argument("--from-run", action="store_true", help="the run's newest checkpoint")
     which.add_argument(
         "--from-best", action="store_true", help="the weights that validated best in the run"

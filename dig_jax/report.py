@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.common.commandline import place_of
 from dig_jax.common.files import write_text
 from dig_jax.config import Config, from_json
 from dig_jax.data.feed.pipeline import eval_pairs
@@ -198,7 +199,9 @@ def write_report(run_dir: str | Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run_dir", help="run folder of dig_jax.train, with its evaluations")
+    parser.add_argument(
+        "run_dir", type=place_of, help="run folder of dig_jax.train, with its evaluations"
+    )
     args = parser.parse_args(argv)
     try:
         print(write_report(args.run_dir))

@@ -27,7 +27,7 @@ ROOMS = {
     "sampler": "model",
     "learner": "boxes config inputs model sampler",
     "mesh": "common config inputs learner model sampler",
-    "reward": "boxes config",
+    "reward": "boxes common config",
     "data.records": "common",
     "data.scene": "common",
     "data.render": "common data.records data.scene",

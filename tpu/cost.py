@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dig_jax.common.commandline import clear_errors
-from dig_jax.common.typed import at_least, require
+from dig_jax.common.fields import number, require
+from dig_jax.common.typed import check_fields
 from dig_jax.config import RolloutConfig
 from dig_jax.mesh.flops import block_parameters, forward_flops
 from dig_jax.model.config import ModelConfig, TextConfig
@@ -59,15 +60,15 @@ class Work:
     step     pairs of a rollout batch
     """
 
-    pairs: int
-    group: int
-    length: int
-    longest: int
-    prompt: int
-    step: int
+    pairs: int = number(least=1, most=10**12)
+    group: int = number(least=1, most=10**6)
+    length: int = number(least=1, most=10**7)
+    longest: int = number(least=1, most=10**7)
+    prompt: int = number(least=1, most=10**7)
+    step: int = number(least=1, most=10**6)
 
     def __post_init__(self):
-        at_least("", self, **dict.fromkeys(("pairs", "group", "length", "prompt", "step"), 1))
+        check_fields(self, "")
         rule = f"is below the mean length={self.length}"
         require(self.longest >= self.length, "--longest", self.longest, rule, "raise it")
 

@@ -12,7 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from dig_jax.common.commandline import path_of
 
 _COLLECTIVES = (
     "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute"
@@ -184,7 +185,7 @@ def _size(count: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="text of a compiled program")
+    parser.add_argument("file", type=path_of, help="text of a compiled program")
     print(report(read(parser.parse_args().file.read_text())))
 
 

@@ -17,7 +17,7 @@ import sys
 from dataclasses import asdict
 
 from dig_jax.common import typed
-from dig_jax.common.commandline import clear_errors
+from dig_jax.common.commandline import clear_errors, place_of
 from dig_jax.config import Config, load_config, to_json
 from dig_jax.config.commandline import add_config_arguments
 from dig_jax.hf import weights
@@ -42,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument("--phase", action="append", choices=NAMES, help="repeatable; all if none")
     parser.add_argument("--fast", action="store_true", help="without XLA's optimiser")
-    parser.add_argument("--keep", default="", metavar="D", help="folder for the programs' texts")
+    parser.add_argument("--keep", type=place_of, metavar="D", help="folder for the programs' texts")
     return parser.parse_args(argv)
 
 

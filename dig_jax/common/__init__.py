@@ -4,6 +4,8 @@ typed        dataclass trees as text: checks, JSON, overrides, differences
 files        whole or not there at all, a temporary name, JSON with a remedy
 rows         rows of JSON that vouch for those before them
 json_files   JSON that others wrote: an object, its values with type and range
+fields       ranges of numbers and places on disk, said beside a dataclass's field
+userfile     Python files that a user wrote, their mistakes told as the user's
 addresses    a folder of this machine or of a bucket
 commandline  --set, the width of a printed line, errors without a traceback
 progress     how far a long job is

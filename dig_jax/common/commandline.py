@@ -1,8 +1,11 @@
-"""What command lines share: --set, the width of a printed line, errors without a traceback."""
+"""What command lines share: --set, places, a printed line's width, errors without a traceback."""
 
 import argparse
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+
+from dig_jax.common.fields import SEED, expanded
 
 WIDTH = 100  # characters of a line that is printed for a reader
 
@@ -17,6 +20,31 @@ def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
         dest="settings",
         help=f"{what}; repeatable",
     )
+
+
+def place_of(text: str) -> str:
+    """An argument's `type`: a file, folder or address, with the home folder for `~`.
+
+    A shell expands `--out ~/x` by itself, but not `--out=~/x`.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a file or folder, . is where you are")
+    try:
+        return expanded(text, "the path")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path_of(text: str) -> Path:
+    """`place_of` as a Path of this machine."""
+    return Path(place_of(text))
+
+
+def seed_of(text: str) -> int:
+    """An argument's `type`: a seed that JAX and NumPy keep apart from all others."""
+    if not (text.isascii() and text.isdecimal()) or int(text) > SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; use one of 0 to {SEED}")
+    return int(text)
 
 
 @contextlib.contextmanager

@@ -3,15 +3,19 @@
 import argparse
 import dataclasses
 
-from dig_jax.common.commandline import add_settings
+from dig_jax.common.commandline import add_settings, place_of
 from dig_jax.config import Config, load_config
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --config, --set and --run-dir to a parser that may have more of its own."""
-    parser.add_argument("--config", required=True, metavar="F", help="a file of configs/")
+    parser.add_argument(
+        "--config", type=place_of, required=True, metavar="F", help="a file of configs/"
+    )
     add_settings(parser, "one field of the config, by its dotted path")
-    parser.add_argument("--run-dir", metavar="D", help="run folder, instead of the config's")
+    parser.add_argument(
+        "--run-dir", type=place_of, metavar="D", help="run folder, instead of the config's"
+    )
 
 
 def config_from(args: argparse.Namespace) -> Config:

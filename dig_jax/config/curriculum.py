@@ -5,19 +5,24 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dig_jax.common import typed
-from dig_jax.common.typed import require
+from dig_jax.common.fields import number, require
+from dig_jax.config.rules import STEPS
 
 
 @dataclass(frozen=True)
 class Stage:
-    until: int  # first step that is no longer in this stage
-    weights: dict[str, float]  # bucket -> share of the stage's pairs, >= 0, normalised; 0 = off
+    until: int = number(least=1, most=STEPS)  # first step that is no longer in this stage
+    weights: dict[str, float] = number(least=0, most=1e9)  # bucket -> its part of the pairs (1)
+
+    # (1) Normalised, so that 3 and 1 are three of four; 0 = off, else from 1e-9 on.
 
     def __post_init__(self):
         typed.check_fields(self, "curriculum.stages")
         where, remedy = "curriculum.stages.weights", "give at least one bucket a positive share"
-        ok = min(self.weights.values(), default=-1) >= 0 and sum(self.weights.values()) > 0
-        require(ok, where, self.weights, "is empty, negative or all zero", remedy)
+        shares = [weight for weight in self.weights.values() if weight]
+        require(bool(shares), where, self.weights, "is empty or all zero", remedy)
+        ok, rule = min(shares) >= 1e-9, "has a share that no run draws"
+        require(ok, where, self.weights, rule, "use 0 for off, else 1e-9 or more")
 
 
 def _three_stages() -> tuple[Stage, ...]:

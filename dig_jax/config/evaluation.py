@@ -4,28 +4,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dig_jax.common import typed
-from dig_jax.common.typed import at_least, require
+from dig_jax.common.fields import number, require
+from dig_jax.config.rules import GROUP, PAIRS, STEPS
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    pairs: int = 120  # held-out pairs scored, from the first; >= 1
-    batch: int = 20  # pairs per forward; the last batch is padded
-    every: int = 0  # steps between validations while training; 0 = only before and after
+    pairs: int = number(120, least=1, most=PAIRS)  # held-out pairs scored, from the first
+    batch: int = number(20, least=1, most=2**16)  # pairs per forward; the last batch is padded
+    every: int = number(0, least=0, most=STEPS)  # steps between validations; 0 = none in training
     at_start: bool = True  # with `every`: validate before the first step too
     modes: tuple[Literal["greedy", "sampled"], ...] = ("sampled", "greedy")  # of a validation (1)
     splits: tuple[str, ...] = ()  # validated beside data.eval_split, e.g. test_novel
     controls: str = ""  # split of identical pairs whose right answer is []; "" = none
-    bootstrap: int = 2000  # resamples behind each 95 % interval
-    samples: int = 0  # answers drawn per pair at rollout.temperature; 0 = one greedy answer (1)
+    bootstrap: int = number(2000, least=1, most=10**6)  # resamples behind each 95 % interval
+    samples: int = number(0, least=0, most=GROUP)  # answers drawn per pair; 0 = one, greedy (1)
     decoding: Literal["policy", "checkpoint"] = "policy"  # or as generation_config.json says
 
     # (1) A validation while training scores every mode; `sampled` draws max(1, samples) answers
-    #     per pair. `dig_jax.evaluate` writes one protocol: sampled where samples > 0.
+    #     per pair, at rollout.temperature. `dig_jax.evaluate` writes one protocol: sampled where
+    #     samples > 0.
 
     def __post_init__(self):
         typed.check_fields(self, "eval")
-        at_least("eval", self, pairs=1, batch=1, every=0, bootstrap=1, samples=0)
         ok = bool(self.modes) and len(set(self.modes)) == len(self.modes)
         remedy = "use sampled,greedy or one of them"
         require(ok, "eval.modes", self.modes, "is empty or repeats a mode", remedy)

@@ -1,6 +1,5 @@
 """Configurations as files, as JSON, and as a hash."""
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -33,7 +32,7 @@ def from_json(text: str) -> Config:
 
 def config_hash(config: Config) -> str:
     """Twelve hex digits of the configuration, blind to where the run is written."""
-    plain = typed.to_plain(dataclasses.replace(config, run_dir=""))
+    plain = typed.to_plain(config) | {"run_dir": ""}
     for name in ("root", "accept"):  # they came later: earlier hashes hold
         del plain["checkpoint"][name]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

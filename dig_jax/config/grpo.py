@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dig_jax.common import typed
-from dig_jax.common.typed import above, at_least, require
+from dig_jax.common.fields import number, require
+from dig_jax.config.rules import GROUP
 
 
 @dataclass(frozen=True)
@@ -13,27 +14,27 @@ class GrpoConfig:
 
     advantage: Literal["group", "batch", "none", "leave_one_out"] = "group"  # scale, baseline (1)
     ddof: Literal[0, 1] = 1  # of that standard deviation: divides by n - ddof
-    advantage_eps: float = 1e-6  # added to it, > 0
+    advantage_eps: float = number(1e-6, least=1e-12, most=1)  # added to it
     objective: Literal["clip", "cispo"] = "clip"  # clipped surrogate, or clipped weight (2)
     importance: Literal["token", "sequence"] = "token"  # ratio of a token, or of its answer (3)
-    clip_low: float = 0.2  # ratio floor 1 - clip_low, (0, 1]; 1 = no floor
-    clip_high: float = 0.28  # ratio ceiling 1 + clip_high, > 0
-    dual_clip: float = 3.0  # bound of ratio x |advantage| where that is negative, > 1; 0 = off
+    clip_low: float = number(0.2, least=1e-6, most=1)  # ratio floor 1 - clip_low; 1 = no floor
+    clip_high: float = number(0.28, least=1e-6, most=1e6)  # ratio ceiling 1 + clip_high
+    dual_clip: float = number(3.0, least=0, most=1e6)  # bounds bad answers' ratio, > 1; 0 = off (9)
     aggregate: Literal["token", "sequence", "constant"] = "token"  # what the loss is a mean of (4)
     truncated: Literal["train", "mask"] = "train"  # answers cut off by rollout.max_tokens
-    kl_coef: float = 0.01  # weight of KL(policy, reference), >= 0; 0 keeps no reference
+    kl_coef: float = number(0.01, least=0, most=1e3)  # weight of the KL; 0 keeps no reference
     kl: Literal["k1", "k2", "k3", "abs"] = "k3"  # its estimator; k1 in the loss has no pull (5)
     kl_in: Literal["loss", "reward"] = "loss"  # per token in the loss, or summed off the reward
-    kl_max: float = 0.0  # bound of one token's |KL|, beyond which it pulls no more; 0 = none
+    kl_max: float = number(0.0, least=0, most=1e6)  # one token's |KL| pulls up to it; 0 = none
     reference: Literal["float32", "bfloat16", "host"] = "float32"  # how it is kept (6)
-    entropy_coef: float = 0.0  # weight of the entropy bonus, >= 0
-    resample: int = 0  # times flat groups are drawn again with other pairs; 0 = never (7)
-    min_spread: float = 0.0  # a group whose rewards span no more than this is flat, >= 0
-    minibatches: int = 1  # optimiser updates per epoch over one rollout
-    accumulate: int = 1  # gradient slices per update (over pairs; a group is never split)
-    answer_slices: int = 1  # parts of a group whose activations exist at a time (8)
-    epochs: int = 1  # passes over one rollout
-    vocab_chunk: int = 4096  # vocabulary columns per log-softmax block of a device, at most
+    entropy_coef: float = number(0.0, least=0, most=1e3)  # weight of the entropy bonus
+    resample: int = number(0, least=0, most=100)  # times flat groups are drawn again; 0 = never (7)
+    min_spread: float = number(0.0, least=0, most=1e6)  # rewards that span no more are flat
+    minibatches: int = number(1, least=1, most=2**16)  # optimiser updates per epoch
+    accumulate: int = number(1, least=1, most=2**16)  # gradient slices per update, over pairs (10)
+    answer_slices: int = number(1, least=1, most=GROUP)  # parts of a group, one at a time (8)
+    epochs: int = number(1, least=1, most=1000)  # passes over one rollout
+    vocab_chunk: int = number(4096, least=1, most=2**20)  # columns per log-softmax block, at most
 
     # (1) group: (r - mean) / std of the group (GRPO); batch: std of the whole batch; none: r - mean
     #     (Dr. GRPO); leave_one_out: r - mean of the others (RLOO). 0 for flat groups, always.
@@ -47,18 +48,14 @@ class GrpoConfig:
     # (6) Only what is trained is kept twice. float32: the KL of a policy that has not moved is
     #     exactly 0; bfloat16: half the memory, rounded; host: in the host's memory, where the
     #     backend has such, fetched once a step.
-    # (7) The last draw is kept, flat or not: a step never fails for want of spread.
-    # (8) Long answers to one pair need not fit a device together: the prompt is still encoded
-    #     once, forwards and backwards, and the gradient is the same.
+    # (7) With other pairs. The last draw is kept, flat or not: no step fails for want of spread.
+    # (8) Activations of long answers to one pair need not fit a device together: the prompt is
+    #     still encoded once, forwards and backwards, and the gradient is the same.
+    # (9) ratio x |advantage| where the advantage is negative.
+    # (10) A group is never split.
 
     def __post_init__(self):
         typed.check_fields(self, "grpo")
-        at_least("grpo", self, kl_coef=0, kl_max=0, entropy_coef=0, resample=0, min_spread=0)
-        at_least("grpo", self, minibatches=1, accumulate=1, epochs=1, vocab_chunk=1)
-        at_least("grpo", self, answer_slices=1)
-        ok = 0 < self.clip_low <= 1
-        require(ok, "grpo.clip_low", self.clip_low, "is outside (0, 1]", "use 0.2")
-        above("grpo", self, clip_high=0, advantage_eps=0)
         ok = self.dual_clip == 0 or self.dual_clip > 1
         require(ok, "grpo.dual_clip", self.dual_clip, "is not above 1", "use 3, or 0 for none")
         ok = (self.objective, self.importance) != ("cispo", "sequence")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dig_jax.common import typed
-from dig_jax.common.typed import at_least
+from dig_jax.common.fields import number
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,8 @@ class MeshConfig:
     split over `fsdp` and each matrix over `tensor`, a copy of the weights per row of the mesh.
     """
 
-    fsdp: int = 1  # copies of the weights in a rollout, each with its share of the pairs
-    tensor: int = 1  # devices that share such a copy
+    fsdp: int = number(1, least=1, most=2**16)  # copies of the weights in a rollout
+    tensor: int = number(1, least=1, most=2**16)  # devices that share such a copy
 
     def __post_init__(self):
         typed.check_fields(self, "mesh")
-        at_least("mesh", self, fsdp=1, tensor=1)

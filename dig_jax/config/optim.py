@@ -4,29 +4,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dig_jax.common import typed
-from dig_jax.common.typed import above, at_least, require
+from dig_jax.common.fields import number
+from dig_jax.config.rules import STEPS
+
+BELOW_1 = 0.999999  # float32 takes what is nearer for 1, and Adam would divide by 1 - 1
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    rate: float = 1e-6  # peak learning rate, > 0
-    warmup: int = 0  # steps of linear rise from 0; step 0 already moves
+    rate: float = number(1e-6, least=1e-12, most=10)  # peak learning rate
+    warmup: int = number(0, least=0, most=STEPS)  # steps of linear rise; step 0 already moves
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after warm-up, to 0 at steps
-    b1: float = 0.9  # Adam, [0, 1)
-    b2: float = 0.999  # Adam, [0, 1)
-    eps: float = 1e-8  # Adam, > 0
-    weight_decay: float = 0.01  # on matrices only: not norms, biases, embeddings; >= 0
-    max_grad_norm: float = 1.0  # global norm clip, > 0
+    b1: float = number(0.9, least=0, most=BELOW_1)  # Adam
+    b2: float = number(0.999, least=0, most=BELOW_1)  # Adam
+    eps: float = number(1e-8, least=1e-20, most=1)  # Adam
+    weight_decay: float = number(0.01, least=0, most=10)  # on matrices only (2)
+    max_grad_norm: float = number(1.0, least=1e-9, most=1e9)  # global norm clip
     freeze: tuple[str, ...] = ()  # parameter path prefixes such as "vision" or "blocks/wq" (1)
 
     # (1) Frozen parameters have no gradient and no moments. With all of "vision" frozen, a step
     #     encodes its images once, for rollout, reference and every update. With lora.rank > 0
     #     everything but the adapters is frozen already.
+    # (2) Not on norms, biases and embeddings.
 
     def __post_init__(self):
         typed.check_fields(self, "optim")
-        at_least("optim", self, warmup=0, weight_decay=0)
-        above("optim", self, rate=0, eps=0, max_grad_norm=0)
-        for name in ("b1", "b2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optim.{name}", value, "is outside [0, 1)", "use 0.9 or 0.999")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from dig_jax.common import typed
-from dig_jax.common.typed import at_least, require
+from dig_jax.common.fields import number, require
+from dig_jax.config.rules import TOKENS
 
 _QUESTION = (
     "Find every difference between the two images. Answer with a JSON list of bbox_2d boxes."
@@ -14,10 +15,11 @@ _QUESTION = (
 class PromptConfig:
     question: str = _QUESTION  # the user turn after the two images
     add_vision_id: bool = False  # "Picture 1: " before each image, as the chat template can
-    max_tokens: int = 0  # longest prompt, image tokens included; 0 = what the context leaves
+    max_tokens: int = number(0, least=0, most=TOKENS)  # longest prompt (1)
+
+    # (1) Image tokens included; 0 = what the context leaves.
 
     def __post_init__(self):
         typed.check_fields(self, "prompt")
-        at_least("prompt", self, max_tokens=0)
         ok = bool(self.question.strip())
         require(ok, "prompt.question", self.question, "is empty", "say what to answer")

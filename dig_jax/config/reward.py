@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dig_jax.common import typed
-from dig_jax.common.typed import at_least, require
+from dig_jax.common.fields import number, require
+from dig_jax.config.rules import BOXES, TOKENS
 
 REWARD_FUNCTIONS = ("dig", "perception_r1", "vlm_r1_weighted", "vlm_r1_ap", "vision_reasoner")
 
@@ -19,29 +20,27 @@ class RewardConfig:
     """
 
     function: str = "dig"  # one of REWARD_FUNCTIONS, or your own as module:function
-    w_format: float = 1.0  # weight of the format part, >= 0
-    w_f1: float = 1.0  # weight of F1 at iou_threshold, >= 0
-    w_iou: float = 1.0  # weight of the mean IoU of matched boxes, >= 0
-    iou_threshold: float = 0.5  # a match with at least this IoU is a true positive, (0, 1]
-    cost_l1: float = 5.0  # matching cost: L1 of unit-frame corners, >= 0 (DETR's weights)
-    cost_giou: float = 2.0  # matching cost: -GIoU, >= 0
-    cost_iou: float = 0.0  # matching cost: -IoU, >= 0
+    w_format: float = number(1.0, least=0, most=1e6)  # weight of the format part
+    w_f1: float = number(1.0, least=0, most=1e6)  # weight of F1 at iou_threshold
+    w_iou: float = number(1.0, least=0, most=1e6)  # weight of the mean IoU of matched boxes
+    iou_threshold: float = number(0.5, above=0, most=1)  # IoU from which a match is a true one
+    cost_l1: float = number(5.0, least=0, most=1e6)  # matching cost: L1 of unit-frame corners (1)
+    cost_giou: float = number(2.0, least=0, most=1e6)  # matching cost: -GIoU
+    cost_iou: float = number(0.0, least=0, most=1e6)  # matching cost: -IoU
     iou_denominator: Literal["max", "matched", "true"] = "max"  # of mean IoU: max(n_pred, n_true)
     empty_is_perfect: bool = True  # a readable empty list, nothing true: F1 = IoU = 1, else 0
-    max_boxes: int = 16  # Q: predicted boxes kept per answer; more make the answer malformed
+    max_boxes: int = number(16, least=1, most=BOXES)  # Q: of an answer; more make it malformed
     matching: Literal["scipy", "xla"] = "scipy"  # assignment: host callback, or on device
     think: Literal["none", "prefilled", "full"] = "none"  # <think>: absent, opened by us, by it
-    overlong_buffer: int = 0  # last tokens of rollout.max_tokens that cost (DAPO); 0 = none
-    overlong_weight: float = 1.0  # off one of rollout.max_tokens tokens, or unreadable; >= 0
+    overlong_buffer: int = number(0, least=0, most=TOKENS)  # last tokens that cost; 0 = none (2)
+    overlong_weight: float = number(1.0, least=0, most=1e6)  # off the longest, or unreadable
+
+    # (1) The three weights are DETR's.
+    # (2) Of rollout.max_tokens, as in DAPO.
 
     def __post_init__(self):
         typed.check_fields(self, "reward")
-        names = ("w_format", "w_f1", "w_iou", "cost_l1", "cost_giou", "cost_iou")
-        names += ("overlong_buffer", "overlong_weight")
-        at_least("reward", self, max_boxes=1, **dict.fromkeys(names, 0))
         _check_function(self.function)
-        ok = 0 < self.iou_threshold <= 1
-        require(ok, "reward.iou_threshold", self.iou_threshold, "is outside (0, 1]", "use 0.5")
         cost = self.cost_l1 + self.cost_giou + self.cost_iou
         remedy = "give cost_l1, cost_giou or cost_iou a weight"
         require(cost > 0, "reward.cost_*", cost, "makes every match equal", remedy)

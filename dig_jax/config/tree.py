@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from dig_jax.common import typed
-from dig_jax.common.typed import at_least, require
+from dig_jax.common.fields import SEED, number, place, require
 from dig_jax.config.checkpoint import CheckpointConfig
 from dig_jax.config.curriculum import CurriculumConfig
 from dig_jax.config.data import DataConfig
@@ -16,16 +16,16 @@ from dig_jax.config.optim import OptimConfig
 from dig_jax.config.prompt import PromptConfig
 from dig_jax.config.reward import RewardConfig
 from dig_jax.config.rollout import RolloutConfig
-from dig_jax.config.rules import check_local
+from dig_jax.config.rules import DRAWS, STEPS, check_local
 
 
 @dataclass(frozen=True)
 class Config:
     name: str = "tiny"  # of the run, in logs and reports
-    seed: int = 0  # root of every random draw, >= 0
-    steps: int = 60  # rollout batches; equals the last stage's `until`
-    pairs_per_step: int = 16  # B: pairs per rollout batch, over all processes
-    run_dir: str = "runs/tiny"  # metrics, pictures, and checkpoints unless checkpoint.root is set
+    seed: int = number(0, least=0, most=SEED)  # root of every random draw
+    steps: int = number(60, least=1, most=STEPS)  # rollout batches; equals the last stage's `until`
+    pairs_per_step: int = number(16, least=1, most=2**16)  # B: of a rollout batch, in all
+    run_dir: str = place("runs/tiny")  # all files of the run, but for checkpoint.root
     model: ModelSource = field(default_factory=ModelSource)
     data: DataConfig = field(default_factory=DataConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
@@ -42,8 +42,10 @@ class Config:
 
     def __post_init__(self):
         typed.check_fields(self, "")
-        at_least("", self, seed=0, steps=1, pairs_per_step=1)
         check_local("run_dir", self.run_dir)
+        rule = f"with pairs_per_step={self.pairs_per_step} draws more than {DRAWS} pairs"
+        ok = self.steps * self.pairs_per_step <= DRAWS
+        require(ok, "steps", self.steps, rule, "split the run, or take fewer")
         _check_stages(self)
         _check_batches(self)
         ok = not (self.lora.rank and self.optim.freeze)
@@ -63,9 +65,9 @@ def _check_stages(cfg: Config) -> None:
     rule = f"does not equal steps={cfg.steps}"
     remedy = f"use --set curriculum.stages.{last}.until={cfg.steps}"
     require(until == cfg.steps, f"curriculum.stages.{last}.until", until, rule, remedy)
-    for number, stage in enumerate(cfg.curriculum.stages):
+    for index, stage in enumerate(cfg.curriculum.stages):
         unknown = [name for name in stage.weights if name not in cfg.data.buckets]
-        where, rule = f"curriculum.stages.{number}.weights", "names a bucket that data lacks"
+        where, rule = f"curriculum.stages.{index}.weights", "names a bucket that data lacks"
         require(not unknown, where, unknown, rule, f"data.buckets={cfg.data.buckets}")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 
+from dig_jax.common.commandline import place_of
 from dig_jax.convert.compare import compare, folder_side
 from dig_jax.convert.folders import export, import_folder, open_run, run_side
 from dig_jax.hf import weights
@@ -28,20 +29,26 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     out = commands.add_parser("export", help="write a run's checkpoint as a Hugging Face folder")
-    out.add_argument("--run", required=True, metavar="RUN_DIR", help="or its checkpoint.root")
+    out.add_argument(
+        "--run", type=place_of, required=True, metavar="RUN_DIR", help="or its checkpoint.root"
+    )
     out.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     out.add_argument(
         "--shard-gb", type=float, default=weights.SHARD_BYTES / 1e9, help="of a file, at most"
     )
     into = commands.add_parser("import", help="write a Hugging Face folder's weights by Orbax")
-    into.add_argument("--source", required=True, help="Hugging Face folder, or a gs:// address")
+    into.add_argument(
+        "--source", type=place_of, required=True, help="Hugging Face folder, or a gs:// address"
+    )
     into.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     for command in (out, into):
-        command.add_argument("--out", required=True, metavar="FOLDER")
+        command.add_argument("--out", type=place_of, required=True, metavar="FOLDER")
         command.add_argument("--overwrite", action="store_true", help="replace an earlier one")
     back = commands.add_parser("check", help="compare a folder with a run or another folder")
-    back.add_argument("folder", metavar="FOLDER")
-    back.add_argument("--run", metavar="RUN_DIR", help="whose checkpoint it should be")
+    back.add_argument("folder", type=place_of, metavar="FOLDER")
+    back.add_argument(
+        "--run", type=place_of, metavar="RUN_DIR", help="whose checkpoint it should be"
+    )
     for command in (out, back):
         which = command.add_mutually_exclusive_group()
         which.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
@@ -49,7 +56,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             "--from-best", action="store_true", help="the weights that validated best in the run"
         )
         command.add_argument(
-            "--source", help="tokenizer folder instead of the run's; without --run, the other side"
+            "--source",
+            type=place_of,
+            help="tokenizer folder instead of the run's; without --run, the other side",
         )
     args = parser.parse_args(argv)
     if args.command == "check" and not (args.run or args.source):

@@ -20,7 +20,7 @@ from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.qwen3vl import full_logits
 from dig_jax.model.specs import Spec, is_spec, model_specs, named_specs
-from dig_jax.run import checkpoint
+from dig_jax.run import arrays
 
 GAP = 1e-4  # of logits between equal float32 weights; correct implementations differ by 2.4e-5
 # Image sizes in merged cells, rows and columns: two pairs of unequal images, and text alone.
@@ -49,8 +49,8 @@ class Side:
 def folder_side(folder: str) -> Side:
     """A Hugging Face folder, or one made by `convert import`."""
     model = weights.read_model_config(folder)
-    if checkpoint.has_params(folder):
-        return Side(folder, folder, model, restored(partial(checkpoint.load_params, folder), model))
+    if arrays.has_params(folder):
+        return Side(folder, folder, model, restored(partial(arrays.load_params, folder), model))
     return Side(folder, folder, model, partial(weights.each_param, folder, model))
 
 

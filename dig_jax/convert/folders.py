@@ -17,7 +17,7 @@ from dig_jax.model import lora
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.specs import model_specs, named_specs
-from dig_jax.run import best, checkpoint
+from dig_jax.run import arrays, best, checkpoint
 from dig_jax.run.runlog import progress
 from dig_jax.run.session import with_adapters
 
@@ -120,7 +120,7 @@ def import_folder(source: str, out: str | Path, *, dtype: str, overwrite: bool) 
     model = weights.read_model_config(source)
     with new_folder(Path(out)) as partial_folder:
         params = weights.load_params(source, model, dtype=dtype, progress=progress)
-        checkpoint.save_params(partial_folder, params)
+        arrays.save_params(partial_folder, params)
         base = copy_companions(source, partial_folder)
         # written anew: a tie flag that the weights had to settle is settled
         write_json(

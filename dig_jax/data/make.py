@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from dig_jax.common import typed
-from dig_jax.common.commandline import add_settings
+from dig_jax.common.commandline import add_settings, path_of, seed_of
 from dig_jax.common.progress import progress
 from dig_jax.data.corpus import cluster, verify
 from dig_jax.data.corpus.feasible import check_feasible
@@ -25,15 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "render": "Render what is missing of a corpus.",
         "make": "Plan, render, verify and count a corpus.",
     }[verb]
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
+    parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
     parser.add_argument("--preset", help=f"a corpus: {', '.join(PRESETS)}")
-    parser.add_argument("--corpus", type=Path, help="a Python file: get_config() -> Corpus")
+    parser.add_argument("--corpus", type=path_of, help="a Python file: get_config() -> Corpus")
     parser.add_argument("--splits", help="only these of the corpus, separated by commas")
     parser.add_argument("--split", help=f"one split instead, a name of {', '.join(SPLIT_IDS)}")
     parser.add_argument("--pairs", type=int, help="pairs in the split, or at most in each")
     parser.add_argument("--k", type=int, default=1, help="with --split: differences, at least")
     parser.add_argument("--k-max", type=int, help="with --split: at most; default: --k")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_of, default=0)
     add_settings(parser, "a field of the corpus: look.samples=16, splits.0.pairs=100")
     parser.add_argument(
         "--shards",
@@ -92,7 +91,7 @@ def corpus_from(args: argparse.Namespace) -> Corpus:
 
 def _part(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
-    ok = index.isdigit() and count.isdigit() and int(count) > 0
+    ok = index.isdecimal() and count.isdecimal() and int(count) > 0
     typed.require(ok, "--shards", text, "is not I/N", "write 0/8 for the first of eight parts")
     return int(index), int(count)
 

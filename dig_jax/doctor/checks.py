@@ -26,7 +26,7 @@ from dig_jax.model import params
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.specs import model_specs
-from dig_jax.run import checkpoint, manifest, memory, session
+from dig_jax.run import arrays, manifest, memory, session
 from dig_jax.run.memory import bytes_text
 from dig_jax.run.trackers import check_trackers
 
@@ -63,7 +63,7 @@ def computation(cfg: Config, found: ModelConfig) -> Finding:
 
 def weights(cfg: Config, found: ModelConfig) -> Finding:
     """The headers of the weight files against config.json; tensors are not read."""
-    if checkpoint.has_params(cfg.model.source):
+    if arrays.has_params(cfg.model.source):
         return Finding("an import by `convert import`; its arrays are checked when they are read")
     folder = files.open_folder(cfg.model.source)
     stored, specs = files.find_weights(folder), model_specs(replace(found, lora=None))

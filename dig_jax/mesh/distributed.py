@@ -84,7 +84,7 @@ def join_arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
     low = f"is not below {PROCESSES}={count}"
     require(index < count, PROCESS, index, low, f"processes are numbered 0 to {count - 1}")
     host, _, port = address.rpartition(":")
-    right = bool(host) and port.isdigit() and 0 < int(port) < 2**16
+    right = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
     form = f"write the host of process 0 and a free port there, as {COORDINATOR}=10.0.0.1:8476"
     require(right, COORDINATOR, address, "is not host:port", form)
     place = {"coordinator_address": address, "num_processes": count, "process_id": index}
@@ -191,7 +191,7 @@ def _detected_processes() -> int:
 
 def _whole(environ: Mapping[str, str], name: str, least: int, unit: str) -> int:
     text = environ[name].strip()
-    right = text.isdigit() and int(text) >= least
+    right = text.isdecimal() and int(text) >= least
     require(right, name, text, f"is not a whole number from {least}", f"it counts {unit}")
     return int(text)
 

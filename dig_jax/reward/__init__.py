@@ -6,5 +6,5 @@ reward       DiG's: format, F1, mean IoU; jitted
 neighbours   the rewards of others; functions: all by name; custom: your own
 sample       what a reward function is given; answers: what a run calls
 
-Imports: boxes, config.
+Imports: boxes, common, config.
 """

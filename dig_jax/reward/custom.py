@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dig_jax.common.userfile import told
 from dig_jax.config import RewardConfig
 from dig_jax.reward.functions import NAMED, dig
 from dig_jax.reward.sample import Sample
@@ -72,7 +73,7 @@ def _module(function: str, name: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever the user's module runs into
-        what = f"{name} cannot be imported ({type(error).__name__}: {error})"
+        what = f"{name} cannot be imported ({told(error)})"
         remedy = f"put {name.replace('.', '/')}.py into {here}, install it, or mend it"
         raise _refusal(function, what, remedy) from error
 
@@ -148,5 +149,5 @@ def _failure(name: str, sample: Sample, answer: int, error: Exception) -> Reward
     meta = sample.meta
     return RewardError(
         f"reward function {name!r} failed on answer {answer} to pair {meta['pair_id']} of "
-        f"{meta['bucket']!r}: {type(error).__name__}: {error}; the answer: {text!r}"
+        f"{meta['bucket']!r}: {told(error)}; the answer: {text!r}"
     )

@@ -23,7 +23,7 @@ from dig_jax.common.typed import differences
 from dig_jax.config import Config, best_score, to_json
 from dig_jax.data.feed.fetch import digest_of
 from dig_jax.mesh import distributed
-from dig_jax.run import checkpoint
+from dig_jax.run import arrays, checkpoint
 
 FOLDER, FACTS = "best", "best.json"
 
@@ -67,7 +67,7 @@ class BestKeeper:
         if not distributed.first_says(self._value is None or value > self._value):
             return False
         folder = _home(self._root) / str(step)
-        checkpoint.save_params(folder, params)
+        arrays.save_params(folder, params)
         if jax.process_index() == 0:
             _write(folder / "config.json", to_json(self._cfg))
             facts = {"step": step, "metric": self._metric, "value": value}
@@ -117,7 +117,7 @@ def best_config(root: str | Path) -> str:
 
 def load_best(root: str | Path, like: Any) -> Any:
     """A run's best parameters, placed as `like` says; all of the tree or part of it."""
-    return checkpoint.load_params(_best_folder(root), like)
+    return arrays.load_params(_best_folder(root), like)
 
 
 def _best_folder(root: str | Path) -> epath.Path:

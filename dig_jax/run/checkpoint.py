@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -28,11 +27,10 @@ from dig_jax.common.files import read_json
 from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
 from dig_jax.run import digest
+from dig_jax.run.arrays import PARAMS, abstract, prove, read_params
 from dig_jax.run.manifest import record_of
 
 CHECKPOINTS = "checkpoints"  # below the root
-PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
-DIGEST = "digest.json"  # beside them
 
 
 class NoRoom(OSError):
@@ -97,7 +95,7 @@ def save(cfg: Config, step: int, state: Any) -> None:
                 f"checkpoint {step} was not written: {folder_of(root)} holds "
                 f"{sorted(manager.all_steps())}; does another run write there?"
             )
-        _prove(folder_of(root) / str(step) / "state", state)
+        prove(folder_of(root) / str(step) / "state", state)
         for old in sorted(manager.all_steps())[: -cfg.checkpoint.keep]:
             manager.delete(old)
 
@@ -119,38 +117,6 @@ def _no_room(root: str, step: int, need: int) -> str:
     )
 
 
-def _prove(folder: epath.Path, written: Any) -> None:
-    """Raises RuntimeError unless the smallest array by name comes back as it was written."""
-    leaves = jax.tree_util.tree_leaves_with_path(written)
-    named = [(path, leaf) for path, leaf in leaves if all(map(_key, path)) and leaf.size]
-    path, leaf = min(named, key=lambda one: one[1].nbytes)
-    target = _abstract(leaf)
-    for part in reversed(path):
-        target = {_key(part): target}
-    try:
-        (back,) = jax.tree.leaves(_read(folder, target))
-        same = all(
-            np.asarray(one.data).tobytes() == np.asarray(other.data).tobytes()
-            for one, other in zip(back.addressable_shards, leaf.addressable_shards, strict=True)
-        )
-    except Exception as error:  # Orbax and TensorStore raise whatever they met
-        raise RuntimeError(
-            f"{folder} was written and cannot be opened ({type(error).__name__}: {error}); older "
-            f"checkpoints are kept; move that folder away, and the same command continues"
-        ) from error
-    if not same:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        raise RuntimeError(
-            f"{folder}: {name} comes back with other values than were written; older checkpoints "
-            f"are kept; is the disk sound?"
-        )
-
-
-def _key(part: Any) -> str:
-    """The name of a step of a path through dicts and structs; "" of one through a sequence."""
-    return getattr(part, "name", "") or (part.key if hasattr(part, "key") else "")
-
-
 def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
     """(state, step) of a checkpoint, the newest unless `step` is given.
 
@@ -162,7 +128,7 @@ def restore(cfg: Config, like: Any, step: int | None = None) -> tuple[Any, int]:
     """
     root = root_of(cfg)
     step = _existing(root, step)
-    target = jax.tree.map(_abstract, like)
+    target = jax.tree.map(abstract, like)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     with jax.transfer_guard("allow"), _open(root) as manager:
         try:
@@ -187,68 +153,11 @@ def restore_params(cfg: Config, like: Any, step: int | None = None) -> Any:
     root = root_of(cfg)
     step = _existing(root, step)
     try:
-        params = _read_params(folder_of(root) / str(step) / "state", like)
+        params = read_params(folder_of(root) / str(step) / "state", like)
         digest.check({PARAMS: params}, _saved_digest(root, step))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         raise ValueError(_damaged(root, step, error)) from error
     return params
-
-
-def save_params(folder: str | Path, params: Any) -> None:
-    """Writes parameters alone, without a run: <folder>/params, which must not be there.
-
-    Beside them their digest; a folder without one, of an earlier version, is not compared. On
-    return it has been opened.
-    """
-    check_plain("folder", folder)
-    where, saved = folder_at(folder) / PARAMS, {PARAMS: params}
-    with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
-        writer.save(where, saved)
-        told = digest.digest_of(saved)
-    _prove(where, saved)
-    if jax.process_index() == 0:
-        (folder_at(folder) / DIGEST).write_text(json.dumps(told) + "\n")
-
-
-def has_params(folder: str | Path) -> bool:
-    """Whether `save_params` wrote to this folder, local or gs://."""
-    return (epath.Path(folder) / PARAMS).is_dir()
-
-
-def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
-    """What `save_params` wrote, placed and cast as `like` says; all of it or part of the tree.
-
-    cut  read the first entries of arrays that are larger than `like` says
-
-    Raises ValueError naming the folder when it is damaged or is another model's.
-    """
-    where, known = folder_at(folder) / PARAMS, folder_at(folder) / DIGEST
-    try:
-        params = _read_params(where, like, cut=cut)
-        if known.is_file() and not cut:
-            digest.check({PARAMS: params}, json.loads(known.read_text()))
-    except Exception as error:  # Orbax and TensorStore raise whatever they met
-        reason = f"{type(error).__name__}: {error}"[:300]
-        raise ValueError(f"{where} cannot be restored; make it again. {reason}") from error
-    return params
-
-
-def _read_params(folder: epath.Path, like: Any, *, cut: bool = False) -> Any:
-    """The part of a saved {"params": tree} that `like` names, from disk straight to its places."""
-    return _read(folder, {"params": jax.tree.map(_abstract, like)}, cut=cut)["params"]
-
-
-def _read(folder: epath.Path, target: Any, *, cut: bool = False) -> Any:
-    """The part of a saved tree that `target`, of `jax.ShapeDtypeStruct`, names."""
-    places = jax.tree.map(
-        lambda leaf: ocp.ArrayRestoreArgs(
-            sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=not cut
-        ),
-        target,
-    )
-    args = ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
-    with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as reader:
-        return reader.restore(folder, args=args)
 
 
 def latest_step(root: str | Path) -> int | None:
@@ -331,10 +240,6 @@ def _saved_digest(root: str | Path, step: int) -> digest.Digest:
     """Of a checkpoint; empty where it is of a version that wrote none."""
     path = folder_of(root) / str(step) / "digest" / "metadata"
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _damaged(root: str | Path, step: int, error: Exception) -> str:

@@ -22,7 +22,7 @@ from dig_jax.data.feed.checks import drawn_splits
 from dig_jax.data.feed.fetch import digest_of
 from dig_jax.hf.files import digest_files, digest_headers
 from dig_jax.reward.custom import source_file
-from dig_jax.run import checkpoint, manifest
+from dig_jax.run import arrays, manifest
 
 COMPARED = "jax jaxlib numpy flax optax orbax-checkpoint grain transformers"
 _FLAGS = (
@@ -75,8 +75,8 @@ def _source(source: str) -> dict[str, str | None]:
     if not folder.is_dir():
         return {}
     weights = digest_headers(folder)
-    if checkpoint.has_params(source):  # the files of an import: their table, and its root
-        names = (folder / checkpoint.PARAMS / name for name in ("_METADATA", "manifest.ocdbt"))
+    if arrays.has_params(source):  # the files of an import: their table, and its root
+        names = (folder / arrays.PARAMS / name for name in ("_METADATA", "manifest.ocdbt"))
         weights = digest_files(path for path in names if path.is_file())
     return {"source.files": digest_files(_small(folder)), "source.weights": weights}
 

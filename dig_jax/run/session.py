@@ -25,7 +25,7 @@ from dig_jax.model.config import LoraShape, ModelConfig, first_blocks
 from dig_jax.model.params import Params, param_shapes, placed_shapes
 from dig_jax.model.specs import model_specs
 from dig_jax.reward.custom import find_function
-from dig_jax.run import checkpoint
+from dig_jax.run import arrays
 from dig_jax.run.runlog import progress
 
 
@@ -238,6 +238,6 @@ def read_weights(source: str, model: ModelConfig, shardings: dict, *, cut: bool 
 
     A folder made by `convert import` is read by Orbax: every process reads its shards alone.
     """
-    if checkpoint.has_params(source):
-        return checkpoint.load_params(source, placed_shapes(model, shardings), cut=cut)
+    if arrays.has_params(source):
+        return arrays.load_params(source, placed_shapes(model, shardings), cut=cut)
     return weights.load_params(source, model, shardings=shardings, cut=cut, progress=progress)

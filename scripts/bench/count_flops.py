@@ -17,7 +17,7 @@ import argparse
 import jax
 
 from dig_jax.common import typed
-from dig_jax.common.commandline import clear_errors
+from dig_jax.common.commandline import clear_errors, place_of
 from dig_jax.config import Config, load_config
 from dig_jax.mesh import flops, sharding
 from dig_jax.mesh.layout import Layout
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="4B", help="2B, 4B, 8B or 32B")
-    parser.add_argument("--config", default="configs/pod_4b.py")
+    parser.add_argument("--config", type=place_of, default="configs/pod_4b.py")
     parser.add_argument("--groups", type=int, nargs="+", default=[8, 16], help="answers per pair")
     parser.add_argument("--tokens", type=int, nargs="+", default=[96, 1024, 2048])
     args = parser.parse_args(argv)

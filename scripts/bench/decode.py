@@ -21,7 +21,7 @@ from statistics import median
 
 import numpy as np
 
-from dig_jax.common.commandline import add_settings, clear_errors
+from dig_jax.common.commandline import add_settings, clear_errors, place_of
 from dig_jax.config import Config, load_config
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
@@ -166,9 +166,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", metavar="F", help="draw and time, with the data of this config")
+    parser.add_argument(
+        "--config", type=place_of, metavar="F", help="draw and time, with the data of this config"
+    )
     add_settings(parser, "one field of the config, by its dotted path")
-    parser.add_argument("--source", metavar="FOLDER", help="checkpoint instead of the config's")
+    parser.add_argument(
+        "--source", type=place_of, metavar="FOLDER", help="checkpoint instead of the config's"
+    )
     parser.add_argument("--batches", type=int, default=2, help="of pairs_per_step held-out pairs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="8b", help="released size to count for")

@@ -22,6 +22,7 @@ from statistics import median
 
 import numpy as np
 
+from dig_jax.common.commandline import path_of
 from dig_jax.inputs.images import Size
 from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from dig_jax.model.params import count
@@ -176,7 +177,7 @@ def compare(name: str, folder: Path, size: Size, rounds: int, core: int) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=list(shapes()), choices=list(shapes()))
-    parser.add_argument("--checkpoint", type=Path, help="a folder instead of random ones")
+    parser.add_argument("--checkpoint", type=path_of, help="a folder instead of random ones")
     parser.add_argument("--size", type=int, nargs=2, default=(HEIGHT, WIDTH), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--core", type=int, default=0, help="the core that both sides run on")

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import typed
-from dig_jax.common.commandline import add_settings, clear_errors
+from dig_jax.common.commandline import add_settings, clear_errors, place_of
 from dig_jax.config import Config, load_config, to_json
 from scripts.bench.gpu_parts.parts import MARK, Request, Result
 from scripts.make.random_checkpoint import write_random
@@ -166,11 +166,13 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_settings(parser, "one field of every part's config")
-    parser.add_argument("--config", default="configs/pod_4b.py")
+    parser.add_argument("--config", type=place_of, default="configs/pod_4b.py")
     parser.add_argument("--size", default="4B", help="released size; '' for the config's folder")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--out", required=True, help="folder for bench_gpu.json")
-    parser.add_argument("--work", help="folder for the checkpoint; that of --out if none")
+    parser.add_argument("--out", type=place_of, required=True, help="folder for bench_gpu.json")
+    parser.add_argument(
+        "--work", type=place_of, help="folder for the checkpoint; that of --out if none"
+    )
     parser.add_argument("--card", choices=slices.names(), help="to predict for; else this one")
     parser.add_argument("--seconds", type=float, default=540, help="no part begins after these")
     parser.add_argument("--rounds", type=int, default=3)

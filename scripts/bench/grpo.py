@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dig_jax.common.commandline import place_of
 from scripts.bench.grpo_task import BETA, QUESTION, RATE, Task, cheap_reward, cpu_seconds
 
 
@@ -180,7 +181,9 @@ def table(task: Task, rounds: list[dict[str, dict]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default="assets/tiny_qwen3vl", help="Hugging Face folder")
+    parser.add_argument(
+        "--checkpoint", type=place_of, default="assets/tiny_qwen3vl", help="Hugging Face folder"
+    )
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=78, help="of every answer")

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dig_jax.common.commandline import place_of
+
 _DEVICES = sys.argv[sys.argv.index("--devices") + 1] if "--devices" in sys.argv else "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # these two are read once, at the first import
 os.environ["XLA_FLAGS"] = (
@@ -134,7 +136,9 @@ def measure(source: str, *, dtype: str, devices: int, drop: bool) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", required=True, help="checkpoint folder, or a gs:// address")
+    parser.add_argument(
+        "--source", type=place_of, required=True, help="checkpoint folder, or a gs:// address"
+    )
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--devices", type=int, default=1, help="virtual CPU devices")
     parser.add_argument("--drop", action="store_true", help="keep no finished parameter")

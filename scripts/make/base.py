@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dig_jax.boxes import pad_boxes, unit_from_px
+from dig_jax.common.commandline import place_of, seed_of
 from dig_jax.config import OptimConfig, PromptConfig, RewardConfig
 from dig_jax.data.records import decode_images, open_split, read_shard
 from dig_jax.hf import weights
@@ -258,17 +259,24 @@ def restore(path: Path, state: tuple) -> tuple[tuple, int]:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", default="data/base", help="folder of the training splits")
+    add("--data", type=place_of, default="data/base", help="folder of the training splits")
     add("--splits", default="base", help="training splits, comma separated")
-    add("--dev", default="data/base", help="folder of the split scored along the way")
+    add(
+        "--dev", type=place_of, default="data/base", help="folder of the split scored along the way"
+    )
     add("--dev-split", default="dev", help="that split; it is never trained on")
     add("--shape", default="tiny", choices=list(SHAPES), help="sizes of the model")
     add("--compute-dtype", default="float32", choices=("float32", "bfloat16"), help="of matmuls")
-    add("--work", default="runs/tiny_base", help="log and resumable state")
-    add("--tokenizer", default="runs/tiny_tokenizer", help="made by make/tiny_tokenizer.py")
-    add("--start", help="continue this checkpoint folder instead of starting afresh")
-    add("--out", required=True, help="checkpoint folder to write")
-    add("--seed", type=int, default=0)
+    add("--work", type=place_of, default="runs/tiny_base", help="log and resumable state")
+    add(
+        "--tokenizer",
+        type=place_of,
+        default="runs/tiny_tokenizer",
+        help="made by make/tiny_tokenizer.py",
+    )
+    add("--start", type=place_of, help="continue this checkpoint folder instead of starting afresh")
+    add("--out", type=place_of, required=True, help="checkpoint folder to write")
+    add("--seed", type=seed_of, default=0)
     add("--steps", type=int, default=1000)
     add("--batch", type=int, default=16)
     add("--rate", type=float, default=1e-3)

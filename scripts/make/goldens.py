@@ -6,8 +6,8 @@ Needs the environment of scripts/parity.sh (torch, CPU). The default test run co
 with these files, so torch is needed only here and for the live comparison of the parity stage.
 
 Weights come from `make_random_checkpoint.random_tensor`, rounded to float16; two checkpoints are
-stored so, the deep one is not stored at all but drawn again by the tests. All arithmetic is
-float32, but for one bfloat16 forward whose deviation is what a correct bfloat16 run may have.
+stored so, the deep one is drawn again by the tests. All arithmetic is float32, but for one
+bfloat16 forward whose deviation is what a correct bfloat16 run may have.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen2VLImageProcessorPil, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from dig_jax.common.commandline import path_of
 from dig_jax.hf.weights import read_model_config
 from dig_jax.model.specs import model_specs, named_specs
 from scripts.make.random_checkpoint import random_tensor, sketch
@@ -339,7 +340,7 @@ def write_golden(name: str, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("tests/hf_outputs"))
+    parser.add_argument("--out", type=path_of, default=Path("tests/hf_outputs"))
     parser.add_argument("--only", choices=CASES, help="one case instead of all")
     args = parser.parse_args()
     for name in [args.only] if args.only else CASES:

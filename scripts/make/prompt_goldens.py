@@ -17,6 +17,8 @@ import transformers
 from PIL import Image
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
+from dig_jax.common.commandline import path_of
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "assets" / "tiny_qwen3vl"
 THINKING = ROOT / "tests" / "templates" / "thinking.jinja"
@@ -81,7 +83,7 @@ def run_case(processor: Qwen3VLProcessor, model, case: tuple) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=path_of, required=True)
     out = parser.parse_args().out
     with torch.device("meta"):  # positions need no weights
         model = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(BASE)).model

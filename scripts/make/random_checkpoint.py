@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from dig_jax.common.commandline import path_of, seed_of
 from dig_jax.hf import settings
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
@@ -99,8 +100,8 @@ def write_random(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", required=True, help="2b, 4b, 8b or 32b")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=path_of, required=True)
+    parser.add_argument("--seed", type=seed_of, default=0)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
     args = parser.parse_args()
     write_random(args.out, released(args.size), seed=args.seed, dtype=args.dtype)

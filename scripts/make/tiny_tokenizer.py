@@ -24,6 +24,8 @@ from tokenizers import (
     trainers,
 )
 
+from dig_jax.common.commandline import path_of, seed_of
+
 VOCABULARY = 512
 QUESTION = (
     "Find every difference between the two images. "
@@ -112,11 +114,11 @@ CHAT_TEMPLATE = """\
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder; made if missing")
+    parser.add_argument("--out", type=path_of, required=True, help="folder; made if missing")
     parser.add_argument("--patch", type=int, default=8, help="ViT patch size in pixels")
     parser.add_argument("--min-pixels", type=int, default=4096)
     parser.add_argument("--max-pixels", type=int, default=1048576)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_of, default=0)
     args = parser.parse_args()
     write_tokenizer(args.out, seed=args.seed)
     write_processor(args.out, args.patch, (args.min_pixels, args.max_pixels))

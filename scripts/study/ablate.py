@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dig_jax.common.commandline import add_settings, clear_errors
+from dig_jax.common.commandline import add_settings, clear_errors, path_of, place_of, seed_of
 from dig_jax.common.files import write_text
 from dig_jax.config import load_config
 from dig_jax.data.feed.checks import check_data
@@ -111,13 +111,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="configs/tiny_cpu.py", help="the base of every arm")
+    parser.add_argument(
+        "--config", type=place_of, default="configs/tiny_cpu.py", help="the base of every arm"
+    )
     add_settings(parser, "one field of the base, by its dotted path")
-    parser.add_argument("--arms", type=Path, default=Path("configs/ablations.py"))
+    parser.add_argument("--arms", type=path_of, default=Path("configs/ablations.py"))
     parser.add_argument("--only", metavar="STUDY", help="table4 or curriculum")
-    parser.add_argument("--root", type=Path, required=True, help="folder of all runs")
-    parser.add_argument("--data", metavar="ROOT", help="pairs, instead of the base's data.root")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--root", type=path_of, required=True, help="folder of all runs")
+    parser.add_argument(
+        "--data", type=place_of, metavar="ROOT", help="pairs, instead of the base's data.root"
+    )
+    parser.add_argument("--seeds", type=seed_of, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of every arm; stages keep their shares")
     parser.add_argument(
         "--jobs", type=int, default=1, help="runs at once, one pinned CPU core each if more than 1"
@@ -126,7 +130,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--modes", nargs="+", default=list(runs.MODES), choices=list(runs.MODES),
         help="evaluations of every arm; the first is the one drawn",
     )  # fmt: skip
-    parser.add_argument("--results", type=Path, help="Markdown file whose section is replaced")
+    parser.add_argument("--results", type=path_of, help="Markdown file whose section is replaced")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     args = parser.parse_args(argv)
     if args.jobs < 1:

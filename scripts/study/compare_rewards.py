@@ -27,7 +27,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from dig_jax.boxes import pad_boxes
-from dig_jax.common.commandline import add_settings, clear_errors
+from dig_jax.common.commandline import add_settings, clear_errors, path_of, place_of
 from dig_jax.common.files import write_text
 from dig_jax.common.typed import override
 from dig_jax.config import REWARD_PRESETS, Config, RewardConfig, load_config
@@ -170,14 +170,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", metavar="F", help="a file of configs/")
+    parser.add_argument("--config", type=place_of, metavar="F", help="a file of configs/")
     add_settings(parser, "one field of the config, by its dotted path")
-    parser.add_argument("--run-dir", metavar="D", help="run folder, instead of the config's")
-    parser.add_argument("--answers", type=Path, metavar="J", help="generations, read or written")
+    parser.add_argument(
+        "--run-dir", type=place_of, metavar="D", help="run folder, instead of the config's"
+    )
+    parser.add_argument("--answers", type=path_of, metavar="J", help="generations, read or written")
     parser.add_argument("--function", action="append", default=[], metavar="module:fn")
     parser.add_argument("--group", type=int, metavar="G", help="answers per pair; rollout.group")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--source", help="checkpoint folder instead of the config's")
+    which.add_argument("--source", type=place_of, help="checkpoint folder instead of the config's")
     which.add_argument("--from-run", action="store_true", help="the run's newest checkpoint")
     args = parser.parse_args(argv)
     known = args.answers is not None and args.answers.is_file()

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.common.commandline import path_of
+
 SIZES = ((256, 352), (288, 224))  # height, width of the default images: textures
 
 
@@ -160,7 +162,7 @@ def compare(folder: Path, work: Path, tolerance: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=path_of)
     parser.add_argument("--image", action="append", default=[], metavar="FILE")
     parser.add_argument("--tokens", type=int, default=16, help="length of the greedy answer")
     parser.add_argument("--tolerance", type=float, default=1e-4)

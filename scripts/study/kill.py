@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.common.commandline import path_of, seed_of
 from scripts.study.killing import commands, trees
 
 HEADS = ("command", "kills", "equal", "leftovers", "orphans", "segments", "seconds")
@@ -72,9 +73,9 @@ def campaign(name: str, work: Path, times: int, rng: np.random.Generator) -> lis
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder for all that is made")
+    parser.add_argument("--work", type=path_of, required=True, help="folder for all that is made")
     parser.add_argument("--times", type=int, default=20, help="kills of each command")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=seed_of, default=0, help="of the moments")
     parser.add_argument("--only", nargs="+", choices=commands.NAMES, default=commands.NAMES)
     args = parser.parse_args(argv)
     if args.times < 1:

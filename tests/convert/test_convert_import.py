@@ -21,7 +21,7 @@ from dig_jax.config import Config, DataConfig, MeshConfig, ModelSource
 from dig_jax.convert import folders
 from dig_jax.hf import weights
 from dig_jax.mesh.sharding import make_mesh
-from dig_jax.run import checkpoint
+from dig_jax.run import arrays
 from dig_jax.run.session import Session, load_weights
 from tests.convert.test_convert import call, save, seeded
 from tests.tiny_model import ASSETS, small_base
@@ -86,7 +86,7 @@ def test_a_run_from_an_import_is_exported_with_its_files(base, tmp_path):
     out = tmp_path / "hf"
     assert call("export", "--run", tmp_path / "run", "--out", out) == 0
     assert call("check", out, "--run", tmp_path / "run") == 0
-    assert not (out / checkpoint.PARAMS).exists()
+    assert not (out / arrays.PARAMS).exists()
     assert json.loads((out / folders.ORIGIN).read_text())["run"] == "again"
     for file in ("tokenizer.json", "chat_template.jinja"):
         assert (out / file).read_bytes() == (ASSETS / file).read_bytes()

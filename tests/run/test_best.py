@@ -9,7 +9,7 @@ import pytest
 
 from dig_jax.common import typed
 from dig_jax.config import Config
-from dig_jax.run import best, checkpoint
+from dig_jax.run import arrays, best, checkpoint
 from tests.corpora import plain_pair, write_split
 
 METRIC = "sampled/f1"
@@ -80,7 +80,7 @@ def test_weights_without_their_facts_do_not_count(tmp_path):
     """A kill after the weights and before best.json."""
     cfg = config(tmp_path)
     offer(best.BestKeeper(cfg, 0), 2, 0.5)
-    checkpoint.save_params(tmp_path / "best" / "3", weights(3))
+    arrays.save_params(tmp_path / "best" / "3", weights(3))
     assert best.read_best(tmp_path)["step"] == 2
     keeper = best.BestKeeper(cfg, 4)
     assert kept(tmp_path) == [2]

@@ -20,7 +20,7 @@ from dig_jax.config import CheckpointConfig, Config, MeshConfig, OptimConfig
 from dig_jax.doctor import folder
 from dig_jax.learner import optim
 from dig_jax.mesh import sharding
-from dig_jax.run import checkpoint, resume
+from dig_jax.run import arrays, checkpoint, resume
 from tests import ROOT
 
 
@@ -105,7 +105,7 @@ def test_a_path_that_orbax_could_not_read_back_is_refused_by_its_field(tmp_path,
         with pytest.raises(ValueError, match=r"checkpoint.root='.*; name a folder without"):
             check(rooted)
     with pytest.raises(ValueError, match="name a folder without"):
-        checkpoint.save_params(tmp_path / name, {"w": jnp.ones(3)})
+        arrays.save_params(tmp_path / name, {"w": jnp.ones(3)})
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own

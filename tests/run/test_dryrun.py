@@ -16,7 +16,7 @@ from dig_jax.model.config import ModelConfig, first_blocks
 from dig_jax.model.params import placed_shapes
 from dig_jax.model.sizes import released
 from dig_jax.model.specs import model_specs, named_specs
-from dig_jax.run import checkpoint
+from dig_jax.run import arrays, checkpoint
 from dig_jax.run.dryrun import dry_run
 from tests.test_train import finish, micro_config, start
 from tests.tiny_model import make_tiny, small_base
@@ -107,7 +107,7 @@ def test_a_cut_reads_the_tensors_of_its_blocks_and_no_others(config, monkeypatch
 def test_a_cut_of_an_import_reads_the_same(config, tmp_path):
     model = weights.read_model_config(config.model.source)
     cut, whole = first_blocks(model, 2), make_tiny(jax.random.key(0), model)
-    checkpoint.save_params(tmp_path, whole)
+    arrays.save_params(tmp_path, whole)
     mesh = sharding.make_mesh(MeshConfig(), devices=jax.devices()[:1])
     like = placed_shapes(cut, sharding.param_shardings(model_specs(cut), mesh))
-    assert_first_blocks(checkpoint.load_params(tmp_path, like, cut=True), whole)
+    assert_first_blocks(arrays.load_params(tmp_path, like, cut=True), whole)

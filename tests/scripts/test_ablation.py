@@ -106,11 +106,21 @@ def test_an_arm_that_breaks_a_rule_or_spends_another_budget_is_refused_by_name(t
     wrong = "def full(base): return base\ndef other(base): return dataclasses.replace(base, {})"
     path = arms_file(tmp_path, wrong.format("steps=7"))
     with pytest.raises(
-        ValueError, match=r"arm other: curriculum.stages.2.until=100 does not equal"
+        ValueError, match=r"arm other: .*, line \d+.*: curriculum.stages.2.until=100 does not equal"
     ):
         plan.make_plan(BASE, path, tmp_path, seeds=[0])
     path = arms_file(tmp_path, wrong.format("pairs_per_step=32"))
     with pytest.raises(ValueError, match=r"arm other: pairs_per_step=32 is 16 in the base"):
+        plan.make_plan(BASE, path, tmp_path, seeds=[0])
+
+
+def test_a_mistake_in_an_arms_file_is_told_by_line_and_type(tmp_path):
+    """In the file itself, which ended in a traceback, and in an arm of it."""
+    path = arms_file(tmp_path, "raise RuntimeError('not today')")
+    with pytest.raises(ValueError, match=r"arms\.py, line \d+: RuntimeError: not today"):
+        plan.make_plan(BASE, path, tmp_path, seeds=[0])
+    path = arms_file(tmp_path, "def full(base): return base\ndef other(base): return base.rate")
+    with pytest.raises(ValueError, match=r"arm other: .*, line \d+: AttributeError: .* 'rate'"):
         plan.make_plan(BASE, path, tmp_path, seeds=[0])
 
 

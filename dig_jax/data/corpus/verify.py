@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import machine, typed
+from dig_jax.common.commandline import path_of, seed_of
 from dig_jax.common.parallel import map_in_order
 from dig_jax.data import records
 from dig_jax.data.corpus.manifest import RENDERERS
@@ -44,10 +45,10 @@ class Outcome:
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Which splits, and how large a sample is rendered again."""
     parser.description = __doc__.splitlines()[0]
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
+    parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
     parser.add_argument("--splits", help="only these, separated by commas")
     parser.add_argument("--sample", type=int, default=4, help="pairs per split to render again")
-    parser.add_argument("--seed", type=int, default=0, help="which pairs those are")
+    parser.add_argument("--seed", type=seed_of, default=0, help="which pairs those are")
     parser.add_argument(
         "--release",
         action="store_true",

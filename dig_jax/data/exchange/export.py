@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dig_jax.common import locks, typed
+from dig_jax.common.commandline import path_of
 from dig_jax.common.files import temporary
 from dig_jax.common.progress import progress
 from dig_jax.config import PromptConfig
@@ -39,8 +40,8 @@ _NO_LICENSE = "unknown"
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Which splits, where to, in which formats."""
     parser.description = "Export splits as parquet, COCO and jsonl with a card and a reward."
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
+    parser.add_argument("--out", type=path_of, required=True, help="folder to make")
     parser.add_argument("--splits", help="only these, separated by commas; default: all in root")
     parser.add_argument(
         "--formats", default="parquet", help=f"of {','.join(FORMATS)}; default: parquet"

@@ -21,6 +21,7 @@ import numpy as np
 
 import dig_jax
 from dig_jax.common import locks, typed
+from dig_jax.common.commandline import path_of
 from dig_jax.common.files import temporary, write_json
 from dig_jax.common.progress import progress
 from dig_jax.config import DataConfig
@@ -36,8 +37,8 @@ _MASKS = ("mask_a", "mask_b")
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """What to read, how, and where to."""
     parser.description = "Import pairs from parquet files: our own export, or anybody's."
-    parser.add_argument("paths", type=Path, nargs="+", help="parquet files, or a folder of them")
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
+    parser.add_argument("paths", type=path_of, nargs="+", help="parquet files, or a folder of them")
+    parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
     parser.add_argument("--split", required=True, help="name of the split to make")
     parser.add_argument("--size", help="WxH that all pictures are resized to")
     parser.add_argument("--images", help="column with a list of two pictures; default: images")
@@ -346,5 +347,4 @@ class _Shards:
 
 def _sorted(counts: Counter) -> dict[str, int]:
     """A histogram with text keys, numbers in their order."""
-    items = sorted(counts.items(), key=lambda item: (len(str(item[0])), str(item[0])))
-    return {str(value): count for value, count in items}
+    return {str(n): counts[n] for n in sorted(counts, key=lambda n: (len(str(n)), str(n)))}

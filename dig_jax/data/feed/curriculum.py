@@ -39,10 +39,11 @@ def stage_of(stages: Sequence[Stage], step: int) -> int:
     return min(int(np.searchsorted(untils, step, side="right")), len(untils) - 1)
 
 
-def index_table(cfg: Config, sizes: Mapping[str, int]) -> IndexTable:
+def index_table(cfg: Config, sizes: Mapping[str, int], attempt: int = 0) -> IndexTable:
     """The pair of each of the steps * B draws of a run.
 
-    sizes   pairs available in each bucket, >= 1 for every bucket a stage draws from
+    sizes    pairs available in each bucket, >= 1 for every bucket a stage draws from
+    attempt  other orders of the same pairs, 1 and up, for steps that draw again
 
     Within a stage every prefix holds each bucket's share to less than one pair; a bucket's
     pairs come as one seeded permutation per epoch, carried over from stage to stage.
@@ -50,6 +51,7 @@ def index_table(cfg: Config, sizes: Mapping[str, int]) -> IndexTable:
     """
     bucket = _buckets_in_order(cfg)
     offset = np.zeros_like(bucket)
+    seed = cfg.seed + (attempt << 64)  # far from any seed that a user may give
     for number, name in enumerate(cfg.data.buckets):
         draws = np.flatnonzero(bucket == number)
         if len(draws) and sizes.get(name, 0) < 1:
@@ -58,7 +60,7 @@ def index_table(cfg: Config, sizes: Mapping[str, int]) -> IndexTable:
                 f"{sizes.get(name, 0)}; make some with `python -m dig_jax.data render` or set "
                 f"its weight to 0"
             )
-        offset[draws] = _epochs(len(draws), sizes.get(name, 0), seed=(cfg.seed, number))
+        offset[draws] = _epochs(len(draws), sizes.get(name, 0), seed=(seed, number))
     return IndexTable(bucket, offset)
 
 

@@ -4,7 +4,6 @@ Grain reads and decodes ahead, in threads or in processes of its own; `curriculu
 each row holds. Nothing here touches a device: `sharding.shard_batch` takes a `Batch` from here on.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -57,15 +56,13 @@ def spare_pairs(
 
     @functools.cache
     def order(attempt: int) -> grain.MapDataset:
-        # far from any seed that a user gives
-        other = dataclasses.replace(cfg, seed=cfg.seed + (attempt << 64))
-        return _open_batches(other, 0, shares, size)[0]
+        return _open_batches(cfg, 0, shares, size, attempt)[0]
 
     return lambda step, attempt: order(attempt)[step]
 
 
 def _open_batches(
-    cfg: Config, first_step: int, shares: Shares, size: Size | None
+    cfg: Config, first_step: int, shares: Shares, size: Size | None, attempt: int = 0
 ) -> tuple[grain.MapDataset, int]:
     """The batches of this process from `first_step` on, and the bytes of a row's images."""
     if cfg.pairs_per_step % shares[1]:
@@ -76,7 +73,7 @@ def _open_batches(
     opened = {
         name: PairSource(cfg.data, name, size, cache=cfg.data.cache) for name in drawn_splits(cfg)
     }
-    table = index_table(cfg, {name: len(source) for name, source in opened.items()})
+    table = index_table(cfg, {name: len(source) for name, source in opened.items()}, attempt)
     mine = Curriculum(_rows_of(table, cfg, first_step, shares))
     # A bucket that is never drawn needs no files, but Grain wants a data set in its place.
     unused = next(iter(opened.values()))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import typed
+from dig_jax.common.commandline import path_of, seed_of
 from dig_jax.common.files import write_text
 from dig_jax.common.progress import progress
 from dig_jax.data import records
@@ -34,14 +35,14 @@ _HEAT_PER_PX = 0.5  # bytes
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.description = "Write a contact sheet: one HTML file that needs no network."
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
+    parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
     parser.add_argument("--splits", help="only these, separated by commas; default: all")
     parser.add_argument("--pairs", type=int, default=24, help="of each split; default: 24")
     picks = "; ".join(f"{name}: {what.partition(':')[0]}" for name, what in PICKS.items())
     parser.add_argument("--pick", choices=PICKS, default="first", help=f"which: {picks}")
-    parser.add_argument("--seed", type=int, default=0, help="of --pick random")
+    parser.add_argument("--seed", type=seed_of, default=0, help="of --pick random")
     parser.add_argument("--idx", help="these indices of each split instead: 3,17")
-    parser.add_argument("--out", type=Path, help="default: sheet.html in root")
+    parser.add_argument("--out", type=path_of, help="default: sheet.html in root")
     parser.add_argument(
         "--max-mb", type=float, default=_MAX_MB, help=f"refuse larger files; default: {_MAX_MB}"
     )
@@ -173,6 +174,6 @@ def _indices(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    ok = all(part.isdigit() for part in parts)
+    ok = all(part.isdecimal() for part in parts)
     typed.require(ok, "--idx", text, "is not a list of indices", "write 3,17")
     return list(dict.fromkeys(map(int, parts)))

@@ -13,12 +13,12 @@ import argparse
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from scipy.special import chdtrc
 
 from dig_jax.common import typed
+from dig_jax.common.commandline import path_of
 from dig_jax.common.files import write_json
 from dig_jax.common.parallel import map_in_order
 from dig_jax.common.progress import progress
@@ -34,10 +34,10 @@ _EXAMPLES = 5
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.description = "Histograms, scene overlap and the pixel-difference baseline per split."
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the splits")
+    parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
     parser.add_argument("--splits", help="only these, separated by commas; default: all")
     parser.add_argument(
-        "--json", type=Path, help="where the figures go; default: stats.json in root, for all"
+        "--json", type=path_of, help="where the figures go; default: stats.json in root, for all"
     )
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes")
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dig_jax.common import typed
+from dig_jax.common.fields import SEED, number
 
+THINGS = 100  # of a scene
 # A split's id enters every random seed, so no two splits share a scene at equal --seed.
 # Evaluation splits live in their own range; ids are never reused or renumbered.
 SPLIT_IDS = {
@@ -33,20 +35,21 @@ class Draw:
     """What the pairs of a split are drawn from; equal draws and looks give equal pairs."""
 
     split: str  # a name of SPLIT_IDS: part of every seed
-    seed: int = 0
-    k_low: int = 1  # differences per pair, uniform on k_low..k_high; 0 = an identical pair
-    k_high: int = 1
+    seed: int = number(0, least=0, most=SEED)
+    k_low: int = number(1, least=0, most=THINGS)  # differences, uniform on k_low..k_high (2)
+    k_high: int = number(1, least=0, most=THINGS)
     combos: Literal["all", "seen", "novel"] = "all"  # colour x shape of the things (1)
     noise: Literal["shared", "independent"] = "shared"  # of the two images' renders
-    camera_jitter_b: float = 0.0  # units by which image B's camera may stand elsewhere, per axis
+    camera_jitter_b: float = number(0.0, least=0, most=10)  # units that B's camera is off (3)
 
     # (1) seen: none of the look's held-out combos is ever shown; novel: every changed thing is
     #     one of them in image A (an added one in B), all other things are seen ones.
+    # (2) Per pair; 0 = an identical pair.
+    # (3) At most, on each axis.
 
     def __post_init__(self):
         typed.check_fields(self, "draw")
         split_id(self.split)
-        typed.at_least("draw", self, seed=0, k_low=0, camera_jitter_b=0.0)
         low, high = self.k_low, self.k_high
         ok = low <= high
         typed.require(ok, "draw.k_low", low, f"is above k_high={high}", f"use {high} or less")
@@ -57,12 +60,11 @@ class SplitSpec:
     """What a split holds; equal specs and looks give equal shards."""
 
     draw: Draw
-    pairs: int
-    shard_pairs: int = 64
+    pairs: int = number(least=1, most=10**7)
+    shard_pairs: int = number(64, least=1, most=10**6)  # records of one file
 
     def __post_init__(self):
         typed.check_fields(self, self.draw.split)
-        typed.at_least(self.draw.split, self, pairs=1, shard_pairs=1)
 
     @property
     def split(self) -> str:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dig_jax.common import typed
-from dig_jax.data.scene.draws import Draw
+from dig_jax.common.fields import number
+from dig_jax.data.scene.draws import THINGS, Draw
 from dig_jax.data.scene.scene import COLORS, MATERIALS, SCHEMA, SHAPES, TYPES
 
 IMAGE_MULTIPLE = 16  # patch 8 x merge 2 of the tiny model; 16 x 2 needs multiples of 32
@@ -37,41 +38,45 @@ class SceneConfig:
     """
 
     renderer: Literal["bpy", "numpy"] = "bpy"  # Blender's Cycles, or our own ray tracer (1)
-    width: int = 96  # px, a multiple of IMAGE_MULTIPLE; as DataConfig's (a test compares)
-    height: int = 64
-    samples: int = 8  # Cycles samples per pixel, denoised afterwards; numpy knows no noise
-    lens: float = 48.0  # mm on a 32 mm sensor, horizontal fit
-    sensor: float = 32.0
+    width: int = number(96, least=1, most=2**14)  # px, a multiple of IMAGE_MULTIPLE (6)
+    height: int = number(64, least=1, most=2**14)
+    samples: int = number(8, least=1, most=10**6)  # Cycles samples per pixel, then denoised (3)
+    lens: float = number(48.0, least=1, most=1e3)  # mm, horizontal fit
+    sensor: float = number(32.0, least=1, most=1e3)  # mm
     shapes: tuple[str, ...] = SHAPES
     materials: tuple[str, ...] = MATERIALS
     colors: tuple[str, ...] = tuple(COLORS)
     sizes: dict[str, float] = field(default_factory=lambda: {"large": 0.85, "medium": 0.55})  # (2)
     held_out: tuple[str, ...] = HELD_OUT  # "color shape" that `combos` seen and novel refer to
     types: tuple[str, ...] = TYPES  # of differences, all equally likely
-    spare_low: int = 2  # things that do not change: between spare_low and spare_high
-    spare_high: int = 4
-    max_things: int = 7  # in both images together; wins over spare_high
-    half_width: float = 2.7  # ground area offered for placement, across the view
-    depth_low: float = -3.0  # and along it, towards the camera is negative
-    depth_high: float = 3.4
-    gap: float = 0.15  # units between two things' radii, in both images
-    tries: int = 60  # positions offered to one thing before the scene is dropped
-    attempts: int = 60  # scenes per index before the index fails
-    camera_jitter: float = 0.5
-    light_jitter: float = 1.0
-    min_side_px: int = 8  # shortest label side at width 128; scales with width
-    min_thing_px: int = 180  # visible pixels of every thing (320x240)
-    min_visible: float = 0.5  # visible share of a changed thing, in every image it is in
-    max_label_iou: float = 0.5  # two labels overlapping more than this are ambiguous
-    diff_level: int = 12  # of 255: a pixel counts as changed above it
-    min_changed: float = 0.25  # share of a label's mask that must have changed
-    min_tight_iou: float = 0.7  # box of changed pixels in the mask against the label
-    max_mask_mismatch: float = 0.008  # share of pixels where renderer and planner disagree
-    residual_level: int = 50  # of 255, outside labelled masks
-    max_residual: float = 0.5  # largest outside blob over the smallest label's changed px
+    spare_low: int = number(2, least=2, most=THINGS)  # things that do not change, at least
+    spare_high: int = number(4, least=2, most=THINGS)  # and at most
+    max_things: int = number(7, least=1, most=THINGS)  # in both images; wins over spare_high
+    half_width: float = number(2.7, least=0.01, most=1e3)  # ground for placement, across the view
+    depth_low: float = number(-3.0, least=-1e3, most=1e3)  # along it; negative is nearer
+    depth_high: float = number(3.4, least=-1e3, most=1e3)
+    gap: float = number(0.15, least=0, most=1e3)  # units between two things' radii
+    tries: int = number(60, least=1, most=10**6)  # positions offered to one thing
+    attempts: int = number(60, least=1, most=10**6)  # scenes per index
+    camera_jitter: float = number(0.5, least=0, most=1e3)
+    light_jitter: float = number(1.0, least=0, most=1e3)
+    min_side_px: int = number(8, least=0, most=10**4)  # shortest label side at width 128 (4)
+    min_thing_px: int = number(180, least=1, most=10**8)  # visible pixels of every thing (320x240)
+    min_visible: float = number(0.5, least=0, most=1)  # visible share of a changed thing
+    max_label_iou: float = number(0.5, least=0, most=1)  # two labels overlapping more are ambiguous
+    diff_level: int = number(12, least=0, most=255)  # of 255: a pixel counts as changed above it
+    min_changed: float = number(0.25, least=0, most=1)  # share of a label's mask that has changed
+    min_tight_iou: float = number(0.7, least=0, most=1)  # changed pixels' box, and the label
+    max_mask_mismatch: float = number(0.008, least=0, most=1)  # renderer against planner
+    residual_level: int = number(50, least=0, most=255)  # of 255, outside labelled masks
+    max_residual: float = number(0.5, least=0, most=1e6)  # largest outside blob (5)
 
     # (1) numpy needs no Blender; its pairs are for tests and notebooks, never for results.
-    # (2) name -> radius, in scene units.
+    # (2) name -> radius, in scene units, 0.05 to 2.
+    # (3) numpy knows no noise.
+    # (4) Scales with width.
+    # (5) Over the smallest label's changed pixels.
+    # (6) As DataConfig's; a test compares.
 
     def __post_init__(self):
         typed.check_fields(self, "look")
@@ -81,10 +86,9 @@ class SceneConfig:
             rule = f"is not a multiple of {IMAGE_MULTIPLE} (patch 8 x merge 2)"
             ok = value > 0 and value % IMAGE_MULTIPLE == 0
             typed.require(ok, f"look.{name}", value, rule, f"use {near}")
-        counts = dict(samples=1, tries=1, attempts=1, min_thing_px=1, spare_low=2)
-        shares = dict(gap=0.0, camera_jitter=0.0, light_jitter=0.0)
-        typed.at_least("look", self, **counts, **shares)
-        typed.above("look", self, lens=0.0, sensor=0.0, half_width=0.0)
+        near, far = self.depth_low, self.depth_high
+        rule = f"is not below depth_high={far}"
+        typed.require(near < far, "look.depth_low", near, rule, "lower it or raise depth_high")
         for name, known in _KNOWN.items():
             _check_names(f"look.{name}", getattr(self, name), known)
         _check_combos(self)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import itertools
-import runpy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dig_jax.common.typed import require
+from dig_jax.common.fields import require
+from dig_jax.common.userfile import run_path, told
 from dig_jax.config import Config, RewardConfig, Stage, config_hash
 
 Arm = Callable[[Config], Config]
@@ -70,7 +70,7 @@ def make_plan(
     An arm of two studies is run once. Raises ValueError naming the arm whose function breaks a
     rule of the config, or whose steps, pairs or answers differ from the base's.
     """
-    names = runpy.run_path(str(arms_file)) if arms_file.is_file() else None
+    names = run_path(arms_file) if arms_file.is_file() else None
     require(bool(names), "--arms", str(arms_file), "is not a file", "use configs/ablations.py")
     ok = "STUDIES" in names and "REFERENCE" in names
     require(ok, "--arms", str(arms_file), "lacks STUDIES or REFERENCE", "see configs/ablations.py")
@@ -83,7 +83,7 @@ def make_plan(
     require(ok, "--seeds", list(seeds), "is empty or repeats a seed", "name each seed once")
     studies = {only: studies[only]} if only else studies
     distinct = list(dict.fromkeys(arm for arms in studies.values() for arm in arms))
-    runs = [_run(arm, seed, base, root) for seed in seeds for arm in distinct]
+    runs = [_run(arm, seed, base, root, arms_file) for seed in seeds for arm in distinct]
     return Plan(
         base=base,
         studies={name: tuple(arm.__name__ for arm in arms) for name, arms in studies.items()},
@@ -126,12 +126,12 @@ def plan_hash(plan: Plan) -> str:
     return config_hash(plan.base)
 
 
-def _run(arm: Arm, seed: int, base: Config, root: Path) -> Run:
+def _run(arm: Arm, seed: int, base: Config, root: Path, arms_file: Path) -> Run:
     folder = root / arm.__name__ / f"seed{seed}"
     try:
         config = arm(base)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"arm {arm.__name__}: {error}") from error
+    except Exception as error:  # whatever the user's function runs into
+        raise ValueError(f"arm {arm.__name__}: {told(error, arms_file)}") from error
     for field in ("steps", "pairs_per_step", "rollout", "model"):
         ours, theirs = getattr(config, field), getattr(base, field)
         rule, remedy = f"is {theirs!r} in the base", "arms have equal budgets; change the base"
