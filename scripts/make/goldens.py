@@ -285,7 +285,6 @@ def _right_padded(values: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
 
 def save_checkpoint(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
     """config.json and the weights as float16, which holds them exactly."""
-    folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
     state = model.state_dict()
     if model.config.tie_word_embeddings:
