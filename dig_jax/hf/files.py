@@ -16,13 +16,15 @@ import numpy as np
 from etils import epath
 
 from dig_jax.common.addresses import is_remote
-from dig_jax.common.json_files import read_json
+from dig_jax.common.json_files import Fields, read_json, shown
+from dig_jax.hf import foreign
 from dig_jax.hf.checksums import CHECKSUMS
 from dig_jax.hf.safetensors_reader import CHUNK, Entry, read_header, read_tensor
 from dig_jax.model.specs import named_specs
 
 SINGLE, INDEX, HEAD = "model.safetensors", "model.safetensors.index.json", "lm_head.weight"
-_WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf")
+_WEIGHTS = (".safetensors", ".index.json", *foreign.OTHERS)
+_SPEAK_FOR_OTHERS = (foreign.ADAPTER, "trainer_state.json")  # of weights that do not travel
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,15 @@ def find_weights(folder: epath.Path) -> Found:
     if (folder / INDEX).exists():
         if files[0].exists():
             raise ValueError(f"{folder} has both {SINGLE} and {INDEX}; remove the stale one")
-        names = read_json(folder / INDEX)["weight_map"].values()
-        files = [folder / name for name in sorted(set(names))]
+        files = [folder / name for name in _shards(folder / INDEX)]
+    elif not files[0].exists():
+        raise foreign.no_weights(folder, SINGLE)
     found: Found = {}
     for file in files:
         if not file.exists():
-            raise FileNotFoundError(f"{folder} has no {file.name}; is the checkpoint complete?")
+            raise FileNotFoundError(
+                f"{folder} has no {file.name}, which {INDEX} names; is the checkpoint complete?"
+            )
         for spelled, entry in read_header(file).items():
             bare = spelled.startswith(("visual.", "language_model."))
             key = f"model.{spelled}" if bare else spelled
@@ -71,12 +76,30 @@ def find_weights(folder: epath.Path) -> Found:
     return found
 
 
+def _shards(index: epath.Path) -> list[str]:
+    """The names of the files that an index spreads the tensors over."""
+    spread = Fields(read_json(index), str(index)).section("weight_map")
+    names = list(spread.values.values())
+    wrong = [n for n in names if not isinstance(n, str) or "/" in n or "\0" in n or n in ("", "..")]
+    if wrong or not names:
+        what = f"gives {shown(wrong[0])} as a file name" if wrong else "is empty"
+        raise ValueError(f"{spread.where} {what}; fetch the index again")
+    return sorted(set(names))
+
+
 def check_weights(folder: epath.Path, found: Found, specs: dict, *, tied: bool) -> None:
     """Raises ValueError naming the first missing, unknown or misshaped key, or an unequal head."""
     wanted = {key: spec.hf_shape for _, spec in named_specs(specs) for key in spec.keys}
     allowed = {**wanted, HEAD: specs["embed"].hf_shape}  # some writers store a tied head again
-    _refuse("missing", [key for key in wanted if key not in found], folder)
-    _refuse("unknown", [key for key in found if key not in allowed], folder)
+    missing = [key for key in wanted if key not in found]
+    unknown = [key for key in found if key not in allowed]
+    if missing == [HEAD]:
+        raise ValueError(
+            f"missing key {HEAD} in {folder}; config.json says tie_word_embeddings=false, so that "
+            f"the head is a tensor of its own: say true in both places if it is the embedding"
+        )
+    _refuse("missing", missing, folder, unknown, foreign.spelling_hint(wanted, found))
+    _refuse("unknown", unknown, folder)
     for key, stored in found.items():
         if stored.entry.shape != allowed[key]:
             raise ValueError(
@@ -110,7 +133,8 @@ def companions(folder: epath.Path) -> list[epath.Path]:
     """The files of a folder that travel with its weights, config.json among them."""
     files = (file for file in folder.iterdir() if file.is_file())
     names = {file.name: file for file in files if not file.name.endswith(_WEIGHTS)}
-    return [names[name] for name in sorted(names) if name[0] != "." and name != CHECKSUMS]
+    left = names.keys() - {CHECKSUMS, *_SPEAK_FOR_OTHERS}
+    return [names[name] for name in sorted(left) if name[0] != "."]
 
 
 def local_companions(source: str | Path) -> Path:
@@ -156,10 +180,15 @@ def digest_headers(folder: epath.Path) -> str | None:
     return digest.hexdigest()[:12] if files else None
 
 
-def _refuse(what: str, keys: list[str], folder: epath.Path) -> None:
-    if keys:
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        raise ValueError(f"{what} key {keys[0]}{more} in {folder}; config.json asks for others")
+def _refuse(
+    what: str, keys: list[str], folder: epath.Path, unknown: list[str] | None = None, hint: str = ""
+) -> None:
+    if not keys:
+        return
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    has = f", which has {unknown[0]} instead" if unknown else ""
+    remedy = hint or "config.json asks for others"
+    raise ValueError(f"{what} key {keys[0]}{more} in {folder}{has}; {remedy}")
 
 
 def _equal(one: Stored, other: Stored) -> bool:

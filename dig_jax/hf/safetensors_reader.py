@@ -15,6 +15,8 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from dig_jax.common.json_files import refuse_pointer, shown
+
 DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -45,6 +47,8 @@ def read_header(path: epath.Path) -> dict[str, Entry]:
         size = file.seek(0, 2) or file.tell()  # not every backend's seek says where it is
         file.seek(0)
         head = file.read(8)
+        if head == b"version ":  # no real header is that long
+            refuse_pointer(path, (head + file.read(64)).decode("latin-1"))
         length = int.from_bytes(head, "little")
         if len(head) < 8 or length > size - 8:
             raise ValueError(f"{path} has {size} bytes, fewer than its header; fetch it again")
@@ -88,15 +92,19 @@ def _fields(path: epath.Path, text: bytes) -> Iterable[tuple[str, dict]]:
 def _entry(path: epath.Path, name: str, fields: dict, base: int) -> Entry:
     where = f"{path}: tensor {name}"
     if not isinstance(fields, dict) or set(fields) != _ENTRY:
-        raise ValueError(f"{where} is described by {fields!r}; want {', '.join(sorted(_ENTRY))}")
+        raise ValueError(
+            f"{where} is described by {shown(fields)}; want {', '.join(sorted(_ENTRY))}"
+        )
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(
-            f"{where} has dtype {dtype!r}; only {', '.join(DTYPES)} are read, so convert a "
+            f"{where} has dtype {shown(dtype)}; only {', '.join(DTYPES)} are read, so convert a "
             f"quantised checkpoint first"
         )
     if not (_counts(shape) and _counts(offsets) and len(offsets) == 2):
-        raise ValueError(f"{where} has shape {shape!r} and data_offsets {offsets!r}; want counts")
+        raise ValueError(
+            f"{where} has shape {shown(shape)} and data_offsets {shown(offsets)}; want counts"
+        )
     kind = DTYPES[dtype]
     want = math.prod(shape) * kind.itemsize
     if offsets[1] - offsets[0] != want:

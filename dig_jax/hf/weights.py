@@ -19,6 +19,7 @@ from dig_jax.hf.export import SHARD_BYTES as SHARD_BYTES
 from dig_jax.hf.export import Progress
 from dig_jax.hf.export import save_hf as save_hf
 from dig_jax.hf.files import HEAD, open_folder
+from dig_jax.hf.foreign import refuse_adapter
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.specs import is_spec, model_specs, named_specs
@@ -30,9 +31,13 @@ def read_model_config(folder: str | Path) -> ModelConfig:
     """Sizes and special ids of a Qwen3-VL checkpoint folder, written by 4.57 or 5.x.
 
     folder   a path or a gs:// address
+
+    Raises FileNotFoundError, and ValueError for settings that are not computed here and for a
+    LoRA adapter, alone or beside the weights.
     """
     folder = open_folder(folder)
     where = folder / "config.json"
+    refuse_adapter(folder)
     if not where.is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is no checkpoint folder")
     check_files(folder, weights=False)
