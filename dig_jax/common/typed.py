@@ -8,6 +8,7 @@ another dataclass. `fields` says beside a field which of its type's values it ma
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -142,6 +143,7 @@ def tree_text(tree: object) -> str:
     return "\n".join(lines)
 
 
+@functools.cache
 def _kinds(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
