@@ -52,7 +52,8 @@ class Storage:
 
     def facts(self, name: str) -> dict:
         generation, data = self.objects[name]
-        when = datetime.datetime.fromtimestamp(self.touched[name], datetime.UTC).isoformat()
+        when = datetime.datetime.fromtimestamp(self.touched[name], datetime.UTC)
+        when = when.isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as Google's
         return {
             "kind": "storage#object", "bucket": BUCKET, "name": name, "id": f"{BUCKET}/{name}",
             "generation": str(generation), "metageneration": "1", "size": str(len(data)),
