@@ -20,7 +20,8 @@ from dig_jax.config import MeshConfig, PromptConfig
 from dig_jax.hf import weights
 from dig_jax.hf.files import local_companions
 from dig_jax.inputs.buckets import Bucket, make_batcher
-from dig_jax.inputs.images import Size, open_image
+from dig_jax.inputs.images import Size
+from dig_jax.inputs.picture_files import depth_fault, open_image
 from dig_jax.inputs.prompt import Processor, decode_answers
 from dig_jax.mesh.sharding import make_mesh, param_shardings
 from dig_jax.model.config import ModelConfig
@@ -40,6 +41,9 @@ def prepare_question(
     buckets = [Bucket(canvas, tokens, len(args.images)) for canvas, tokens in args.bucket]
     batch = make_batcher(cfg, processor, model, rules, buckets, answer=args.max_tokens)
     pictures = [open_image(path) for path in args.images]
+    for path, picture in zip(args.images, pictures, strict=True):
+        if fault := depth_fault(picture):  # shown as Hugging Face would show it
+            print(f"warning: {path} will not look as it should: {fault}", file=sys.stderr)
     return batch([pictures], [args.question], [", ".join(args.images) or "the question"])
 
 

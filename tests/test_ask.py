@@ -108,6 +108,18 @@ def test_a_checkpoint_that_stops_at_endoftext_only_is_refused_as_a_run_refuses_i
     assert "the tokenizer's eos_token is 488, but answers stop at [486]" in message
 
 
+def test_a_picture_of_16_bits_is_answered_with_a_warning(capsys, pictures, tmp_path):
+    """Hugging Face would show it all white, too, and say nothing (M8)."""
+    values = np.linspace(300, 4095, 64 * 96).reshape(64, 96).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "depth.png")
+    ask.main(
+        ["--source", str(ASSETS), "--max-tokens", "1", pictures[0], str(tmp_path / "depth.png")]
+    )
+    told = capsys.readouterr().err
+    assert "depth.png will not look as it should: its values are 300..4095" in told
+    assert pictures[0] not in told
+
+
 def test_a_malformed_bucket_is_refused_with_an_example(capsys):
     with pytest.raises(SystemExit):
         ask.parse_args(["--source", "x", "--bucket", "640"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dig_jax.common.json_files import Fields, read_json, shown
 
@@ -161,14 +161,3 @@ def prepare(image: Picture, rules: ImageRules, name: str) -> np.ndarray:
     """A picture as the model will see it: u8[y, x, 3]; `name` is for messages."""
     rgb = image if isinstance(image, np.ndarray) else to_rgb(image)
     return resize(rgb, target_size(*rgb.shape[:2], rules, name))
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """A picture file, turned upright by its EXIF mark; raises FileNotFoundError or ValueError."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"image {path} does not exist")
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a picture that Pillow can read ({error})") from error

@@ -241,18 +241,3 @@ def test_settings_that_are_not_computed_are_refused(tmp_path, change, message):
 def test_a_folder_without_rules_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no preprocessor_config.json"):
         read_rules(tmp_path)
-
-
-def test_files_are_opened_upright_and_unreadable_ones_named(tmp_path):
-    """EXIF orientation 6: stored lying, shown turned by 90 degrees."""
-    lying = Image.fromarray(noise(8, 16))
-    exif = lying.getexif()
-    exif[0x0112] = 6
-    lying.save(tmp_path / "lying.png", exif=exif)
-    upright = np.asarray(images.open_image(tmp_path / "lying.png"))
-    np.testing.assert_array_equal(upright, np.rot90(np.asarray(lying), -1))
-    (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(ValueError, match=r"text.png is not a picture"):
-        images.open_image(tmp_path / "text.png")
-    with pytest.raises(FileNotFoundError, match=r"gone.png does not exist"):
-        images.open_image(tmp_path / "gone.png")

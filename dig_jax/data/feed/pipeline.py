@@ -39,7 +39,7 @@ def train_pairs(
     if not len(batches):
         return iter(())
     if cfg.data.workers:
-        return iter(in_processes(batches, cfg, _rows_per_batch(cfg, shares), pair_bytes))
+        return in_processes(batches, cfg, _rows_per_batch(cfg, shares), pair_bytes)
     ahead = cfg.data.prefetch
     options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
     return iter(batches.to_iter_dataset(options))

@@ -1,31 +1,34 @@
 """Processes that decode batches ahead, where threads are not enough."""
 
-import shutil
+import functools
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import grain
 import numpy as np
 from absl import flags
 
 from dig_jax.config import Config
+from dig_jax.data.feed import shared_memory
 from dig_jax.data.feed.batch import Batch
-
-_SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps what processes share
 
 
 def in_processes(
     batches: grain.MapDataset, cfg: Config, rows: int, pair_bytes: int
-) -> grain.IterDataset:
+) -> Iterator[Batch]:
     """Batches decoded by data.workers processes, in the order of `batches`.
 
     rows         pairs per batch of this process
     pair_bytes   of two images as the model sees them
 
-    Worker w of n makes the batches w, w + n, w + 2n ...; Grain takes from each in turn.
+    Worker w of n makes the batches w, w + n, w + 2n ...; Grain takes from each in turn. Raises
+    ValueError here where shared memory is too small, RuntimeError from `next` where the system
+    ended a worker. Close it to end the workers; they also end with this process.
     """
     ahead = max(1, cfg.data.prefetch)
-    _check_shared_memory(cfg.data.workers, ahead, rows * pair_bytes)
+    each = shared_memory.batch_bytes(rows, pair_bytes, cfg.data.max_boxes)
+    prefix = shared_memory.own_prefix()
+    shared_memory.check_room(cfg.data.workers, ahead, each)
     if not flags.FLAGS.is_parsed():  # Grain 0.2.18 reads a flag as if absl had started us (#1355)
         flags.FLAGS.mark_as_parsed()
     options = grain.multiprocessing.MultiprocessingOptions(
@@ -33,23 +36,27 @@ def in_processes(
     )
     # one thread each: the processes are what works ahead
     alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    made = batches.to_iter_dataset(alone).mp_prefetch(options, worker_init_fn=_refuse_backend)
-    return made.map(_owned)
+    begin = functools.partial(_begin, prefix)
+    made = batches.to_iter_dataset(alone).mp_prefetch(options, worker_init_fn=begin)
+    return _explained(iter(made.map(_owned)))
 
 
-def _check_shared_memory(workers: int, ahead: int, batch_bytes: int) -> None:
-    """A batch travels in shared memory, and a worker that finds none left dies by SIGBUS."""
-    if not _SHARED_MEMORY.is_dir():
-        return
-    # in each worker's queue, being put there, and being taken out
-    need = workers * (ahead + 2) * batch_bytes
-    free = shutil.disk_usage(_SHARED_MEMORY).free
-    if need > free:
-        raise ValueError(
-            f"data.workers={workers} with data.prefetch={ahead} need up to {need / 1e6:.0f} MB of "
-            f"shared memory and {_SHARED_MEMORY} has {free / 1e6:.0f} MB left; use fewer, or give "
-            "it more (a container's --shm-size)"
-        )
+def _explained(batches: grain.DatasetIterator) -> Iterator[Batch]:
+    """The same batches; a worker's death is told with its reason."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        reason = shared_memory.explain_death(error)
+        if reason is None:
+            raise
+        raise reason from error
+    finally:
+        batches.close()
+
+
+def _begin(prefix: str, worker: int, workers: int) -> None:
+    _refuse_backend(worker, workers)
+    shared_memory.begin_worker(prefix)
 
 
 def _refuse_backend(worker: int, workers: int) -> None:
