@@ -93,7 +93,7 @@ def step_metrics(drawn: Experience, redrawn: int, plan: Plan) -> dict[str, float
     rollout, reward = drawn.host, drawn.reward
     lengths = rollout.lengths
     means = {name: part.mean() for name, part in reward.parts.items()}
-    failed = [not p.n_boxes and p.verdict != "ok" for row in drawn.parsed for p in row]
+    failed = [not p.readable for row in drawn.parsed for p in row]
     return {
         "reward": np.mean(reward.total),
         "reward_spread": np.std(reward.total, axis=-1).mean(),

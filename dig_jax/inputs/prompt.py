@@ -165,7 +165,11 @@ def opens_thought(processor: Processor, prompt: PromptInputs) -> bool:
 def decode_answers(
     processor: Processor, tokens: np.ndarray, lengths: np.ndarray, *, stops: Sequence[int]
 ) -> list:
-    """Texts of answers, up to the first stop token and without special tokens.
+    """Texts of answers, up to the first stop token: every token before it shows.
+
+    A special token inside an answer is a fault of its form, so the reward must see it; one that
+    was stripped would be free. An id that the tokenizer does not know, such as a row that pads the
+    vocabulary, shows as <|id|>, where the tokenizer would leave it out.
 
     tokens   i32[..., T]
     lengths  i32[...]      answer tokens, a final stop token included
@@ -179,9 +183,19 @@ def decode_answers(
         return [decode_answers(processor, t, n, stops=stops) for t, n in rows]
     ids = tokens[: int(lengths)].tolist()
     over = next((i for i, token in enumerate(ids) if token in stops), len(ids))
-    return processor.tokenizer.decode(
-        ids[:over], skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    return _text_of(processor.tokenizer, ids[:over])
+
+
+def _text_of(tokenizer: Any, ids: list[int]) -> str:
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    unknown = [at for at, token in enumerate(tokens) if token is None]
+    parts, start = [], 0
+    for at in [*unknown, len(ids)]:
+        some = ids[start:at]
+        parts.append(tokenizer.decode(some, clean_up_tokenization_spaces=False) if some else "")
+        parts += [f"<|{number}|>" for number in ids[at : at + 1]]
+        start = at + 1
+    return "".join(parts)
 
 
 def encode_answer(processor: Processor, text: str) -> list[int]:

@@ -31,6 +31,7 @@ class Verdict(enum.StrEnum):
 
     OK = "ok"
     EMPTY_TEXT = "empty_text"  # nothing but white space
+    SPECIAL_TOKEN = "special_token"  # <|im_start|> and the like before the end
     BAD_THINK = "bad_think"  # <think> tags missing, doubled or where none belong
     NO_JSON = "no_json"  # no bracket in the answer
     UNCLOSED = "unclosed"  # a bracket is never closed: usually cut off
@@ -78,9 +79,10 @@ def parse(
     ended      the model stopped by itself; False where the token limit cut it off
     max_boxes  boxes kept; further ones are counted in n_boxes only
 
-    ok means: the think rule holds, and the rest is nothing but a JSON list, bare or in one
-    ```json fence, of objects {"bbox_2d": [x0, y0, x1, y1]} with integers in 0..1000, x0 < x1,
-    y0 < y1, an optional string "label" and no other key; at most max_boxes of them; ended.
+    ok means: the think rule holds, no <|special|> token is written out, and the rest is nothing
+    but a JSON list, bare or in one ```json fence, of objects {"bbox_2d": [x0, y0, x1, y1]} with
+    integers in 0..1000, x0 < x1, y0 < y1, an optional string "label" and no other key; at most
+    max_boxes of them; ended.
 
     Boxes come from the text after the last </think>. Where it is a list of {"bbox_2d": [4
     integers]}, they are those; elsewhere, in the last <answer> if such tags stand there, every list
@@ -96,6 +98,8 @@ def parse(
         corners, n_boxes = corners[:max_boxes], len(corners)
     if not text.strip():
         verdict = Verdict.EMPTY_TEXT
+    elif holds_special(text):
+        verdict = Verdict.SPECIAL_TOKEN
     elif not think_ok:
         verdict = Verdict.BAD_THINK
     if verdict is Verdict.OK and n_boxes > max_boxes:
@@ -110,6 +114,14 @@ def _without_end(text: str) -> str:
     text = text.rstrip()
     end = next(filter(text.endswith, ("<|im_end|>", "<|endoftext|>")), "")
     return text.removesuffix(end)
+
+
+_SPECIAL = re.compile(r"<\|\w++\|>", re.ASCII)
+
+
+def holds_special(text: str) -> bool:
+    """Whether a token such as <|im_start|> is written out, in a thought or a label too."""
+    return "<|" in text and _SPECIAL.search(text) is not None
 
 
 def _ordered(corners: list[list[float]]) -> np.ndarray:

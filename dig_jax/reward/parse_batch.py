@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dig_jax.boxes import QWEN_SIDE, unit_from_qwen
-from dig_jax.reward.parse import Parsed, Verdict, parse, split_thought
+from dig_jax.reward.parse import Parsed, Verdict, holds_special, parse, split_thought
 
 # The skeletons that `parse` calls ok, or fewer: labels hold no digit, escape, tag or letter
 # outside ASCII, and white space is short.
@@ -87,8 +87,9 @@ def _bodies(texts, think):
     """Of each text what follows its thought, or None where only `parse` should read it."""
     for text in texts:
         if think != "none":
+            fine = not holds_special(text)
             text, ok = split_thought(text, think)
-            if not ok:
+            if not (fine and ok):
                 yield None
                 continue
         yield text.encode() if text.isascii() and "\0" not in text else None

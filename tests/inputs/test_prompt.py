@@ -18,6 +18,7 @@ from dig_jax.inputs.prompt import (
     repeat_prompt,
 )
 from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
+from dig_jax.reward.parse import parse
 from scripts.make.tiny_tokenizer import ADDED_TOKENS, QUESTION, write_processor, write_tokenizer
 
 BOX = '{"bbox_2d": [123, 450, 678, 901]}'
@@ -225,15 +226,46 @@ def test_bad_requests_are_refused(processor, change, message):
 
 
 def test_answers_end_at_a_stop_token_or_their_length(processor):
-    """Whatever follows is not read; special tokens vanish, `</think>` stays."""
+    """Whatever follows is not read; every token before it is."""
     ids = processor.tokenizer("<think>a</think>[]")["input_ids"]
     rows = [[*ids, EOS, 70], [*ids, PAD, 70], [*ids, TOKENS["<|box_end|>"], 70]]
     tokens = np.array([rows])
     full = np.full((1, 3), tokens.shape[-1])
     kept = "<think>a</think>[]"
     last = processor.tokenizer.decode([70])
-    assert decoded(processor, tokens, full) == [[kept, kept, kept + last]]
+    assert decoded(processor, tokens, full) == [[kept, kept, f"{kept}<|box_end|>{last}"]]
     assert decoded(processor, tokens[0], np.array([0, 1, 2])) == ["", "<think>", "<think>a"]
+
+
+@pytest.mark.parametrize("name", [n for n in TOKENS if n not in ("<|endoftext|>", "<|im_end|>")])
+def test_a_special_token_inside_an_answer_shows_and_costs_the_format(processor, name):
+    """It was stripped before anything looked: 25 of them around a right list were free."""
+    ids = processor.tokenizer(f"[{BOX}]")["input_ids"]
+    noise = [TOKENS[name]] * 25
+    rows = [[*noise, *ids, EOS], [*ids, *noise, EOS], [*ids[:-1], *noise, ids[-1], EOS]]
+    marks = name * 25
+    texts = decoded(processor, np.array(rows), np.full(3, len(rows[0])))
+    assert texts == [f"{marks}[{BOX}]", f"[{BOX}]{marks}", f"[{BOX[:-2]}{marks}{BOX[-2:]}]"]
+    for text in texts:
+        for think in ("none", "prefilled", "full"):
+            thought = {"none": "", "prefilled": "a</think>", "full": "<think>a</think>"}[think]
+            assert not parse(thought + text, think=think).ok
+    ids = processor.tokenizer(f'[{BOX[:-1]}, "label": "x"}}]')["input_ids"]
+    at = ids.index(processor.tokenizer("x")["input_ids"][0])
+    (label,) = decoded(processor, np.array([[*ids[:at], TOKENS[name], *ids[at:], EOS]]), [99])
+    assert f'"{name}x"' in label
+    assert parse(label).ok == (name.startswith(("<tool", "</tool")))  # tags that Qwen calls text
+    assert parse(f"[{BOX}]").ok
+
+
+def test_an_id_that_the_tokenizer_does_not_know_shows(processor):
+    """Rows that pad the vocabulary have no token; decode() leaves them out."""
+    ids = processor.tokenizer(f"[{BOX}]")["input_ids"]
+    row = [600, *ids[:-1], 601, 602, ids[-1], 603, EOS]
+    (text,) = decoded(processor, np.array([row]), np.array([len(row)]))
+    assert text == f"<|600|>[{BOX[:-2]}<|601|><|602|>{BOX[-2:]}]<|603|>"
+    assert decoded(processor, np.array([[600, EOS]]), np.array([2])) == ["<|600|>"]
+    assert processor.tokenizer.decode(row[:-1]) == f"[{BOX}]"  # the trap
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):

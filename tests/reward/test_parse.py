@@ -36,7 +36,11 @@ def boxes_of(parsed):
         ("", V.EMPTY_TEXT, []),
         (" \n\t", V.EMPTY_TEXT, []),
         ("<|im_end|>", V.EMPTY_TEXT, []),
-        ("[]<|endoftext|><|im_end|>", V.EXTRA_TEXT, []),  # only the last one is the end
+        # special tokens, but one at the end
+        ("[]<|endoftext|><|im_end|>", V.SPECIAL_TOKEN, []),
+        (f"<|im_start|>{ONE}", V.SPECIAL_TOKEN, [A]),
+        ('[{"bbox_2d": [100,200,300,400], "label": "<|im_start|>"}]', V.SPECIAL_TOKEN, [A]),
+        ('[{"bbox_2d": [100,200,300,400], "label": "<|im start|>"}]', V.OK, [A]),
         ("The images are the same.", V.NO_JSON, []),
         # cut off: what was finished counts
         ("[", V.UNCLOSED, []),
@@ -115,6 +119,7 @@ def test_text_gives_verdict_and_boxes(text, verdict, boxes):
         ("prefilled", f"<think>x</think>{ONE}", V.BAD_THINK, [A]),
         ("prefilled", f"x</think>{TWO}</think>{ONE}", V.BAD_THINK, [A]),
         ("prefilled", "x</think>", V.NO_JSON, []),
+        ("prefilled", f"x<|im_start|></think>{ONE}", V.SPECIAL_TOKEN, [A]),
         ("prefilled", "", V.EMPTY_TEXT, []),
         ("full", f"<think>x</think>{ONE}", V.OK, [A]),
         ("full", f"\n<think>{TWO}</think>\n{ONE}", V.OK, [A]),
@@ -198,6 +203,7 @@ def test_every_well_formed_list_reads_back_exactly():
 PIECES = [
     *"[]{}(),:\"'.-+eE0123456789 \n\t\\/é\ud800\x00",
     *('"bbox_2d"', '"bbox"', "box", '"label"', "<think>", "</think>", "<answer>", "</answer>"),
+    *("<|im_start|>", "<|", "|>", "<|im_end|>"),
     *("```json", "```", "NaN", "Infinity", "null", "true", "1e999", "9" * 400, ONE, "[1,2,3,4]"),
 ]
 
@@ -271,7 +277,18 @@ SIZE = 200_000
     [
         *"[{\"':9-a ",
         *("[[", '[{"bbox_2d":', '":"', ':"\\"', ': "', "[ ", "[1,", "[1,1,1,", "[1,2,3,4]"),
-        *("[1 ,1 ,1 ,1 ", "<think>", "</think>", "<answer>", "```json", '"]', "\\", '{"a":'),
+        *(
+            "[1 ,1 ,1 ,1 ",
+            "<think>",
+            "</think>",
+            "<answer>",
+            "<|a",
+            "<|im_start|>",
+            "```json",
+            '"]',
+            "\\",
+            '{"a":',
+        ),
         *('"bbox_2d":[', "0.", "1e", "[9999", "[" + "9" * 1000, "['1',"),
     ],
 )

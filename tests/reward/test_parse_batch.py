@@ -16,7 +16,9 @@ NUMBER = st.one_of(
     st.sampled_from(["-1", "007", "00", "1001", "99999", "1.5", "1e2", "", "\u0661"]),
 )
 GAP = st.sampled_from(["", "", " ", "\n", "\t ", "   ", " " * 8, " " * 40, "\v", "\xa0"])
-LABEL = st.sampled_from(["", "d", "a red cube", "<think>", 'x"', "\\u0041", "é", "in [1,2,3,4]"])
+LABEL = st.sampled_from(
+    ["", "d", "a red cube", "<think>", "<|a|>", 'x"', "\\u0041", "é", "in [1,2,3,4]"]
+)
 
 
 @st.composite
@@ -40,7 +42,14 @@ def nearly_well_formed(draw) -> str:
 
 
 THOUGHTS = st.sampled_from(
-    ["", "", "I see [1,2,3,4].\n</think>\n", "<think>x 12</think>", "</think>"]
+    [
+        "",
+        "",
+        "I see [1,2,3,4].\n</think>\n",
+        "<|im_start|></think>",
+        "<think>x 12</think>",
+        "</think>",
+    ]
 )
 TEXTS = st.tuples(
     THOUGHTS, nearly_well_formed() | st.lists(st.sampled_from(PIECES)).map("".join) | st.text()

@@ -14,7 +14,8 @@ TRL:     GRPOTrainer(reward_funcs=trl_reward, ...)
   every list of four numbers counts.
 - *Format* is 1 for nothing but a JSON list, bare or in one ```json fence, of objects
   {"bbox_2d": [x0, y0, x1, y1]} with integers in 0..1000, x0 < x1, y0 < y1, an optional string
-  "label" and no other key, at most max_boxes of them, after the thought that `think` asks for.
+  "label" and no other key, at most max_boxes of them, after the thought that `think` asks for, and
+  no special token (<|im_start|>) anywhere but one end token at the end.
 - *Matching* is one Hungarian assignment by 5 L1 + 2 (1 - GIoU) in the unit frame.
 - *F1* = 2 TP / (n_pred + n_true); a match with IoU >= 0.5 is a true positive.
 - *Mean IoU* = summed IoU of the matches / max(n_pred, n_true).
@@ -126,6 +127,7 @@ def read_answer(text: str, think: str, max_boxes: int) -> tuple[np.ndarray, int,
             text = text[: -len(end)]
             break
     answer, think_ok = _split_thought(text, think)
+    clean = "<|" not in text or not _SPECIAL.search(text)
     corners = _asked_boxes(answer)
     if corners is None:
         tagged = answer.rpartition("<answer>")[2].partition("</answer>")[0]
@@ -133,10 +135,13 @@ def read_answer(text: str, think: str, max_boxes: int) -> tuple[np.ndarray, int,
         well_formed = False
     else:
         count = len(corners)
-        well_formed = think_ok and count <= max_boxes and all(map(_is_right, corners))
+        well_formed = think_ok and clean and count <= max_boxes and all(map(_is_right, corners))
     pairs = np.array(corners[:max_boxes], np.float64).reshape(-1, 2, 2).clip(0, _SIDE)
     boxes = (np.sort(pairs, axis=1).reshape(-1, 4) / _SIDE).astype(np.float32)
     return boxes, count, well_formed
+
+
+_SPECIAL = re.compile(r"<\|\w+\|>", re.ASCII)  # a token such as <|im_start|>, written out
 
 
 def _split_thought(text: str, think: str) -> tuple[str, bool]:

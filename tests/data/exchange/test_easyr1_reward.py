@@ -63,6 +63,8 @@ TEXTS = [
     '[{{"bbox_2d": {a}, "label": "<answer>"}}]',
     "[]<|endoftext|><|im_end|>",
     '[{{"bbox_2d": {a}}}<|im_start|>]',
+    '[{{"bbox_2d": {a}, "label": "<|im_start|>"}}]',
+    '<|im_start|></think>[{{"bbox_2d": {a}}}]',
     '[{{"bbox_2d": {a}}}\u0660]',
     "\x00\ud800[{a}]",
 ]
@@ -141,7 +143,7 @@ def test_it_equals_the_packages_reward_where_the_iou_is_exactly_the_threshold():
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(
-    st.text(st.sampled_from("[]{}\"',:.0123456789e+- bbox_2dlan<>/thikswer`jso\n\\"), max_size=80)
+    st.text(st.sampled_from("[]{}\"',:.0123456789e+- bbox_2dlan<>|/thikswer`jso\n\\"), max_size=80)
 )
 def test_it_reads_any_text_as_the_package_does(text):
     for think in THINKS:
