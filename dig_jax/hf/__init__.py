@@ -6,6 +6,7 @@ rope         how positions turn queries and keys, in every spelling
 files        which files a folder has, here or in a bucket
 foreign      what a folder holds instead: adapters, other formats, other keys
 export       tensors out, streamed, whole or absent
+portable     companions in a spelling that Transformers 4.57 and 5 open
 safetensors_reader  one tensor at a time, from a disk or a bucket
 
 Imports: common, model.
