@@ -15,6 +15,7 @@ from dig_jax.common.json_files import read_json
 from dig_jax.config import PromptConfig
 from dig_jax.hf import weights
 from dig_jax.hf.files import companions, local_companions, open_folder
+from dig_jax.hf.portable import portable_bytes
 from dig_jax.inputs.prompt import load_processor, make_prompt
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
@@ -99,7 +100,10 @@ def _same_settings(one: Side, other: Side) -> None:
 
 
 def _same_companions(one: Side, other: Side) -> None:
-    """Every file that tokenizes, formats or preprocesses is the other's, byte for byte."""
+    """Every file that tokenizes, formats or preprocesses is the other's, byte for byte.
+
+    But for a tokenizer_config.json in the newest spelling: exports have it in an older one.
+    """
     ours, theirs = ({f.name: f for f in _travelling(side.folder)} for side in (one, other))
     for name in sorted(ours.keys() | theirs.keys()):
         sides = ((one, ours), (other, theirs))
@@ -107,7 +111,7 @@ def _same_companions(one: Side, other: Side) -> None:
         # an export writes this one itself where its source had none
         if lacking and name != "generation_config.json":
             raise ValueError(f"{lacking[0]} has no {name}; copy it, the other side reads it")
-        if not lacking and ours[name].read_bytes() != theirs[name].read_bytes():
+        if not lacking and portable_bytes(ours[name]) != portable_bytes(theirs[name]):
             raise ValueError(f"{one.label}: {name} differs from {other.label}'s")
 
 

@@ -7,6 +7,7 @@ files        which files a folder has, here or in a bucket
 foreign      what a folder holds instead: adapters, other formats, other keys
 export       tensors out, streamed, whole or absent
 checksums    what the files of a folder of ours were when it was written
+portable     companions in a spelling that Transformers 4.57 and 5 open
 safetensors_reader  one tensor at a time, from a disk or a bucket
 
 Imports: common, model.

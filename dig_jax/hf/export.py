@@ -18,6 +18,7 @@ from dig_jax.common.json_files import read_json
 from dig_jax.hf import settings
 from dig_jax.hf.checksums import write_checksums
 from dig_jax.hf.files import INDEX, SINGLE, companions
+from dig_jax.hf.portable import portable_bytes
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.params import Params
 from dig_jax.model.specs import Spec, is_spec, model_specs, named_specs
@@ -44,9 +45,10 @@ def save_hf(
 
     params         the tree, or a function that reads one parameter: then the host holds one of
                    them and one shard
-    source_folder  tokenizer, template and processor files are copied from here unchanged, and
-                   settings of its config.json that `config` lacks are kept; None writes weights
-                   and configuration only
+    source_folder  tokenizer, template and processor files are copied from here, unchanged but for
+                   what only Transformers 5 would read (`portable`), and settings of its
+                   config.json that `config` lacks are kept; None writes weights and
+                   configuration only
     dtype          of the written tensors: float32, bfloat16 or float16
     files          name -> text of further files, instead of the source's of that name
     progress       wraps the list of parameters to show how far it is
@@ -105,13 +107,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def copy_companions(source: str | Path, target: Path) -> dict:
-    """Copy all but weights and config.json; return config.json, empty if there is none."""
+    """Copy all but weights and config.json; return config.json, empty if there is none.
+
+    A tokenizer_config.json that only Transformers 5 can read is written as both can.
+    """
     source = epath.Path(source)
     if not source.is_dir():
         raise FileNotFoundError(f"source folder {source} does not exist; nothing to copy from")
     for file in companions(source):
         if file.name != "config.json":
-            (target / file.name).write_bytes(file.read_bytes())
+            (target / file.name).write_bytes(portable_bytes(file))
     return read_json(source / "config.json", missing={})
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from dig_jax.config import Config, DataConfig, LoraConfig, ModelSource
 from dig_jax.convert import folders
@@ -79,6 +80,37 @@ def test_the_newest_checkpoint_comes_back_bit_for_bit(made, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "parameters equal step 5 in float32" in said
     assert "differ by at most 0 and agree on 100%" in said
+
+
+TEXT = "<|im_start|>user\nWhat is here? <|image_pad|> 1234 h\u00e9llo<|im_end|>"
+
+
+def test_an_export_of_what_transformers_5_wrote_keeps_its_tokenizer_and_opens_in_457(
+    run, tmp_path, capsys
+):
+    """4.57 knows no class TokenizersBackend, and takes a list of extra_special_tokens for a dict.
+
+    `hf/test_hf_versions.py` opens such an export with the older release.
+    """
+    before = AutoTokenizer.from_pretrained(run / "base")
+    before.save_pretrained(run / "base")
+    written = json.loads((run / "base" / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "TokenizersBackend"
+    assert isinstance(written["extra_special_tokens"], list)
+    out, source = tmp_path / "hf", run / "base"
+    assert call("export", "--run", run / "run", "--source", source, "--out", out) == 0
+    exported = json.loads((out / "tokenizer_config.json").read_text())
+    assert exported["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "extra_special_tokens" not in exported
+    assert exported["additional_special_tokens"] == written["extra_special_tokens"]
+    after = AutoTokenizer.from_pretrained(out)
+    assert after(TEXT)["input_ids"] == before(TEXT)["input_ids"]
+    assert after.all_special_tokens == before.all_special_tokens
+    assert after.chat_template == before.chat_template
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert (out / name).read_bytes() == (source / name).read_bytes()
+    assert call("check", out, "--run", run / "run", "--source", source) == 0
+    assert "parameters equal step 5" in capsys.readouterr().out
 
 
 def test_the_weights_that_validated_best_are_exported_on_request(run, capsys):

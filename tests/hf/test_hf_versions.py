@@ -8,6 +8,7 @@ Needs torch, and transformers 4.57.6 in a folder of its own named by DIG_TRANSFO
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
+from dig_jax.hf.export import copy_companions
 from dig_jax.hf.weights import read_model_config, save_hf
 from tests.model.parity_cases import GOLDEN, Case, case_of, golden, logits_of, two_answers
 from tests.model.test_parity import TOLERANCE
+from tests.tiny_model import ASSETS
 
 CASES = ("tied", "untied")  # the deep one is not stored as a folder
 OLDER = os.environ.get("DIG_TRANSFORMERS_457", "")
 SCRIPT = Path(__file__).with_name("hf_logits.py")
+TOKENS = Path(__file__).with_name("hf_tokens.py")
 
 pytestmark = [
     pytest.mark.parity,
@@ -36,12 +41,13 @@ def _full_precision():
         yield
 
 
-def by(release: str, *words: object) -> None:
-    """Runs the script under the release of a folder, "" for the installed one."""
+def by(release: str, *words: object, script: Path = SCRIPT) -> str:
+    """What a script prints under the release of a folder, "" for the installed one."""
     env = {**os.environ, "PYTHONPATH": release}
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    command = [sys.executable, str(script), *map(str, words)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def write_inputs(name: str, path: Path) -> np.ndarray:
@@ -104,3 +110,17 @@ def test_what_457_wrote_is_read_with_equal_logits(name, tmp_path):
     assert read_model_config(tmp_path / "older") == stored.config
     case = case_of(tmp_path / "older", stored.hf)
     np.testing.assert_array_equal(our_logits(case), our_logits(stored))
+
+
+def test_an_export_of_a_folder_that_5_wrote_has_the_same_tokens_in_both(tmp_path):
+    """What 5 wrote does not open in 4.57 itself: the class and a list have other names there."""
+    source = Path(shutil.copytree(ASSETS, tmp_path / "source"))
+    AutoTokenizer.from_pretrained(source).save_pretrained(source)
+    with pytest.raises(AssertionError, match="TokenizersBackend does not exist"):
+        by(OLDER, source, script=TOKENS)
+    copy_companions(source, tmp_path)
+    shutil.copy(ASSETS / "config.json", tmp_path)
+    older, newer = (json.loads(by(release, tmp_path, script=TOKENS)) for release in (OLDER, ""))
+    assert older.pop("version") == "4.57.6"
+    assert newer.pop("version").startswith("5.")
+    assert older == newer
