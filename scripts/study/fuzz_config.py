@@ -12,6 +12,7 @@ Anything else is printed, and makes the exit status 1.
 import argparse
 import collections
 import contextlib
+import copy
 import dataclasses
 import io
 import json
@@ -125,9 +126,9 @@ def as_json(rng: random.Random, folder: Path) -> Config:
         elif chance < 0.2 and isinstance(node, dict):
             node[f"{key}x"] = node.pop(key)
         elif chance < 0.25 and isinstance(node, dict):
-            node["new"] = rng.choice(PLAIN)
+            node["new"] = copy.deepcopy(rng.choice(PLAIN))
         else:
-            node[key] = rng.choice(PLAIN)
+            node[key] = copy.deepcopy(rng.choice(PLAIN))
     return from_json(json.dumps(plain))
 
 
