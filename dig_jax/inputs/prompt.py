@@ -103,12 +103,13 @@ def make_prompt(
         _render(cfg, processor, question, len(row))
         for question, row in zip(questions, sizes, strict=True)
     ]
+    names = names or [f"row {n}" for n in range(len(ids))]
     for n, row in enumerate(ids):
-        check_ids(row, config.text.vocab, f"prompt of {_name(names, n)}", processor)
+        check_ids(row, config.text.vocab, f"prompt of {names[n]}", processor)
     shape = {"canvas": canvas, "tokens": tokens, "images": images}
     prompt = prompt_of_ids(config, ids, sizes, names=names, **shape)
     for n, length in enumerate(prompt.length):
-        _check_length(cfg, config, int(length), answer, sizes[n], _name(names, n))
+        _check_length(cfg, config, int(length), answer, sizes[n], names[n])
     return prompt
 
 
@@ -123,12 +124,13 @@ def prompt_of_ids(
     images: int | None = None,
 ) -> PromptInputs:
     """`make_prompt` from token ids that hold one image token per image, not yet expanded."""
+    names = names or [f"row {n}" for n in range(len(ids))]
     for height, width in (size for row in sizes for size in row):
         config.check_image(height, width)
     for n, row in enumerate(ids):
-        check_ids(row, config.text.vocab, f"prompt of {_name(names, n)}")
+        check_ids(row, config.text.vocab, f"prompt of {names[n]}")
     canvas = _check_canvas(canvas, sizes, config)
-    rows = [_expand(config, _name(names, n), ids[n], sizes[n], canvas) for n in range(len(sizes))]
+    rows = [_expand(config, names[n], ids[n], sizes[n], canvas) for n in range(len(sizes))]
     longest = max(len(ids) for ids, _, _ in rows)
     tokens = longest if tokens is None else tokens
     most = max(map(len, sizes))
@@ -136,12 +138,12 @@ def prompt_of_ids(
     for n, (row, _, _) in enumerate(rows):
         if len(row) > tokens:
             raise ValueError(
-                f"prompt of {_name(names, n)} has {len(row)} tokens, more than {tokens}; shorten "
+                f"prompt of {names[n]} has {len(row)} tokens, more than {tokens}; shorten "
                 f"the question, shrink the images{_listed(sizes[n])} or allow more tokens"
             )
         if len(sizes[n]) > images:
             raise ValueError(
-                f"prompt of {_name(names, n)} has {len(sizes[n])} images, more than {images}; "
+                f"prompt of {names[n]} has {len(sizes[n])} images, more than {images}; "
                 f"allow more images per row"
             )
     return _stack(rows, sizes, (tokens, images), config)
@@ -261,10 +263,6 @@ def _check_canvas(canvas, sizes, config: ModelConfig) -> tuple[int, int]:
             f"{canvas[1]}x{canvas[0]}; enlarge the canvas"
         )
     return canvas
-
-
-def _name(names: Sequence[str] | None, n: int) -> str:
-    return f"row {n}" if names is None else names[n]
 
 
 def _listed(sizes: Sequence[tuple[int, int]]) -> str:
