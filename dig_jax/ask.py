@@ -15,7 +15,7 @@ import sys
 import jax
 import numpy as np
 
-from dig_jax.common.commandline import clear_errors, place_of, seed_of
+from dig_jax.common.commandline import clear_errors, place_of, seed_of, within
 from dig_jax.config import MeshConfig, PromptConfig
 from dig_jax.hf import weights
 from dig_jax.hf.files import local_companions
@@ -65,18 +65,26 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--source", type=place_of, required=True, metavar="FOLDER", help="checkpoint folder"
     )
     parser.add_argument("--question", default=PromptConfig().question)
-    parser.add_argument("--max-tokens", type=int, default=256, help="of the answer")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument(
+        "--max-tokens", type=within(int, 1, 2**20), default=256, help="of the answer"
+    )
+    parser.add_argument(
+        "--temperature", type=within(float, 0, 100), default=0.0, help="0 is greedy"
+    )
     parser.add_argument("--seed", type=seed_of, default=0, help="of the draws at temperature > 0")
-    parser.add_argument("--devices", type=int, default=1, help="to split the weights over")
+    parser.add_argument(
+        "--devices", type=within(int, 1, 2**16), default=1, help="to split the weights over"
+    )
     parser.add_argument("--bucket", type=parse_bucket, action="append", default=[], metavar="XxY:P")
     parser.add_argument("--add-vision-id", action="store_true", help="'Picture 1: ' before each")
     for name in ("min", "max"):
         text = f"{name}imum size of a resized picture; 0 is the checkpoint's own limit"
-        parser.add_argument(f"--{name}-pixels", type=int, default=0, metavar="N", help=text)
+        parser.add_argument(
+            f"--{name}-pixels", type=within(int, 0, 2**28), default=0, metavar="N", help=text
+        )
     args = parser.parse_args(argv)
-    if min(args.max_tokens, args.devices) < 1 or args.temperature < 0:
-        parser.error("--max-tokens and --devices are at least 1 and --temperature at least 0")
+    if 0 < args.temperature < 1e-3:  # logits would leave float32's range
+        parser.error("--temperature is 0, or 0.001 and more")
     return args
 
 

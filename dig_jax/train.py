@@ -14,7 +14,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from dig_jax.common.commandline import clear_errors
+from dig_jax.common.commandline import clear_errors, within
 from dig_jax.common.locks import Taken
 from dig_jax.config import config_text
 from dig_jax.config.commandline import parse_with_config
@@ -112,7 +112,10 @@ def step_metrics(drawn: Experience, redrawn: int, plan: Plan) -> dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--dry-run", type=int, metavar="N", help="N steps of a cut model, of which nothing is kept"
+        "--dry-run",
+        type=within(int, 1, 1000),
+        metavar="N",
+        help="N steps of a cut model, of which nothing is kept",
     )
     cfg, args = parse_with_config(parser)
     with joined(), ExitStack() as held:

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dig_jax.common.fields import SEED, expanded
@@ -45,6 +45,22 @@ def seed_of(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) > SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is no seed; use one of 0 to {SEED}")
     return int(text)
+
+
+def within(kind: type, least: float, most: float) -> Callable[[str], float]:
+    """An argument's `type`: an int or float of a range, never infinite or NaN."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            name = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {name} from {least} to {most}")
+        return value
+
+    return read
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from dig_jax.common.commandline import place_of
+from dig_jax.common.commandline import place_of, within
 from dig_jax.convert.compare import compare, folder_side
 from dig_jax.convert.folders import export, import_folder, open_run, run_side
 from dig_jax.hf import weights
@@ -34,7 +34,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     out.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     out.add_argument(
-        "--shard-gb", type=float, default=weights.SHARD_BYTES / 1e9, help="of a file, at most"
+        "--shard-gb",
+        type=within(float, 1e-6, 1e6),
+        default=weights.SHARD_BYTES / 1e9,
+        help="of a file, at most",
     )
     into = commands.add_parser("import", help="write a Hugging Face folder's weights by Orbax")
     into.add_argument(
@@ -51,7 +54,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     for command in (out, back):
         which = command.add_mutually_exclusive_group()
-        which.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
+        which.add_argument(
+            "--step", type=within(int, 0, 10**6), help="of the checkpoint; default: the newest"
+        )
         which.add_argument(
             "--from-best", action="store_true", help="the weights that validated best in the run"
         )

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from dig_jax import ask
-from dig_jax.common.commandline import path_of, place_of, seed_of
+from dig_jax.common.commandline import path_of, place_of, seed_of, within
 from dig_jax.common.fields import SEED
 from dig_jax.config.commandline import parse_config
 from dig_jax.convert import __main__ as convert
@@ -60,3 +60,19 @@ def test_no_program_takes_a_place_or_a_seed_unread():
             assert "type=Path" not in text, file
             for given in argument.findall(text):
                 assert re.search(r"type=(place|path|seed)_of|SUPPRESS", given), (file, given)
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "1e400", "-1", "x", "", "101"])
+def test_a_number_of_a_command_line_is_finite_and_in_its_range(text, capsys):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number from 0 to 100"):
+        within(float, 0, 100)(text)
+    assert within(float, 0, 100)("0.5") == 0.5
+    with pytest.raises(SystemExit):
+        ask.parse_args(["--source", "m", "a.png", f"--temperature={text}"])
+    assert "argument --temperature: " in capsys.readouterr().err
+
+
+def test_a_temperature_that_leaves_float32_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        ask.parse_args(["--source", "m", "a.png", "--temperature", "1e-45"])
+    assert "--temperature is 0, or 0.001 and more" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import machine, typed
-from dig_jax.common.commandline import path_of, seed_of
+from dig_jax.common.commandline import path_of, seed_of, within
 from dig_jax.common.parallel import map_in_order
 from dig_jax.data import records
 from dig_jax.data.corpus.manifest import RENDERERS
@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.description = __doc__.splitlines()[0]
     parser.add_argument("--root", type=path_of, required=True, help="folder that holds the splits")
     parser.add_argument("--splits", help="only these, separated by commas")
-    parser.add_argument("--sample", type=int, default=4, help="pairs per split to render again")
+    parser.add_argument(
+        "--sample", type=within(int, 0, 10**7), default=4, help="pairs per split to render again"
+    )
     parser.add_argument("--seed", type=seed_of, default=0, help="which pairs those are")
     parser.add_argument(
         "--release",
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="also refuse what must not be published: another renderer than Blender, "
         "unfinished splits, no sample",
     )
-    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--workers", type=within(int, 1, 1000), default=default_workers())
 
 
 def run(args: argparse.Namespace, verb: str) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dig_jax.common import locks, typed
-from dig_jax.common.commandline import path_of
+from dig_jax.common.commandline import path_of, within
 from dig_jax.common.files import temporary
 from dig_jax.common.progress import progress
 from dig_jax.config import PromptConfig
@@ -53,7 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="also a table of object ids (parquet only); without it import is not lossless",
     )
     parser.add_argument(
-        "--shard-mb", type=int, default=500, help="largest parquet file, about; default: 500"
+        "--shard-mb",
+        type=within(int, 1, 10**6),
+        default=500,
+        help="largest parquet file, about; default: 500",
     )
     parser.add_argument("--license", help="for the card; default: apache-2.0 for our own renders")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")

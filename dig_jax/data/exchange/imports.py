@@ -21,7 +21,7 @@ import numpy as np
 
 import dig_jax
 from dig_jax.common import locks, typed
-from dig_jax.common.commandline import path_of
+from dig_jax.common.commandline import path_of, within
 from dig_jax.common.files import temporary, write_json
 from dig_jax.common.progress import progress
 from dig_jax.config import DataConfig
@@ -47,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("--boxes", help="column with boxes; default: answer, in --frame qwen")
     parser.add_argument("--frame", help=f"of --boxes: {', '.join(FRAMES)} (0..1000)")
     parser.add_argument("--types", help="column with one text per box; default: labels of answer")
-    parser.add_argument("--limit", type=int, help="rows to read; default: all")
+    parser.add_argument("--limit", type=within(int, 1, 10**9), help="rows to read; default: all")
     parser.add_argument(
         "--max-boxes",
-        type=int,
+        type=within(int, 1, 1024),
         default=DataConfig().max_boxes,
         help=f"boxes that a pair may have, as data.max_boxes; default: {DataConfig().max_boxes}",
     )

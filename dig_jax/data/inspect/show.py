@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import typed
-from dig_jax.common.commandline import path_of, seed_of
+from dig_jax.common.commandline import path_of, seed_of, within
 from dig_jax.common.files import write_text
 from dig_jax.common.progress import progress
 from dig_jax.data import records
@@ -44,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("--idx", help="these indices of each split instead: 3,17")
     parser.add_argument("--out", type=path_of, help="default: sheet.html in root")
     parser.add_argument(
-        "--max-mb", type=float, default=_MAX_MB, help=f"refuse larger files; default: {_MAX_MB}"
+        "--max-mb",
+        type=within(float, 1e-3, 1e6),
+        default=_MAX_MB,
+        help=f"refuse larger files; default: {_MAX_MB}",
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from dig_jax.common import typed
-from dig_jax.common.commandline import path_of
+from dig_jax.common.commandline import path_of, within
 from dig_jax.common.files import write_json
 from dig_jax.common.parallel import map_in_order
 from dig_jax.common.progress import progress
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument(
         "--json", type=path_of, help="where the figures go; default: stats.json in root, for all"
     )
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes")
+    parser.add_argument(
+        "--workers", type=within(int, 1, 1000), default=default_workers(), help="processes"
+    )
 
 
 def run(args: argparse.Namespace, verb: str) -> int:
