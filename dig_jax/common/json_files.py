@@ -98,6 +98,11 @@ class Fields:
         self._check(isinstance(found, bool), name, "is not true or false")
         return found
 
+    def text(self, name: str) -> str:
+        found = self._need(name)
+        self._check(isinstance(found, str), name, "is not a text")
+        return found
+
     def only(self, name: str, value: Any, *, default: Any = None) -> None:
         """Raises unless the field, or what it is by default, is the one value computed here."""
         found = self.get(name, default)
@@ -112,5 +117,6 @@ class Fields:
     def _check(self, ok: bool, name: str, rule: str) -> None:
         if not ok:
             value = shown(self.values[name])
-            raise ValueError(f"{self.where}: {name}={value} {rule}; copy it from the checkpoint's "
-                             f"makers")  # fmt: skip
+            raise ValueError(
+                f"{self.where}: {name}={value} {rule}; take the value of the checkpoint's makers"
+            )

@@ -11,9 +11,10 @@ from functools import partial
 import jax
 import numpy as np
 
-from dig_jax.common.json_files import read_json
+from dig_jax.common.json_files import read_json, shown
 from dig_jax.config import PromptConfig
 from dig_jax.hf import weights
+from dig_jax.hf.export import DTYPES
 from dig_jax.hf.files import companions, local_companions, open_folder
 from dig_jax.hf.portable import portable_bytes
 from dig_jax.inputs.prompt import load_processor, make_prompt
@@ -80,6 +81,10 @@ def compare(one: Side, other: Side) -> str:
     _same_companions(one, other)
     top = read_json(open_folder(one.folder) / "config.json")
     dtype = top.get("dtype") or top.get("torch_dtype") or "float32"
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"{one.label}: config.json says dtype={shown(dtype)}; use one of {', '.join(DTYPES)}"
+        )
     count = _same_params(one, other, dtype)
     ours, theirs = _logits(one), _logits(other)
     gap = float(np.abs(ours - theirs).max())

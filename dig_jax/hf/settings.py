@@ -68,19 +68,21 @@ def from_json(
     sizes = {ours: vision.count(hf) for ours, hf in VISION_FIELDS.items() if ours != "deepstack"}
     last = counts["vocab"] - 1
     eos, pad = _stop_tokens(generation, settings, text, last)
-    return ModelConfig(
-        text=TextConfig(
-            **counts,
-            norm_eps=text.number(TEXT_FIELDS["norm_eps"], most=1),
-            rope_theta=theta,
-            mrope_section=section,
-            tied=_tied(settings, text, has_head),
-        ),
-        vision=VisionConfig(**sizes, deepstack=vision.counts(VISION_FIELDS["deepstack"], least=0)),
-        **{ours: settings.count(hf, least=0, most=last) for ours, hf in TOP_FIELDS.items()},
-        eos_tokens=eos,
-        pad_token=pad,
-    )
+    special = {ours: settings.count(hf, least=0, most=last) for ours, hf in TOP_FIELDS.items()}
+    norm_eps = text.number(TEXT_FIELDS["norm_eps"], most=1)
+    taps = vision.counts(VISION_FIELDS["deepstack"], least=0)
+    rope = {"rope_theta": theta, "mrope_section": section}
+    tied = _tied(settings, text, has_head)
+    try:
+        return ModelConfig(
+            text=TextConfig(**counts, **rope, norm_eps=norm_eps, tied=tied),
+            vision=VisionConfig(**sizes, deepstack=taps),
+            **special,
+            eos_tokens=eos,
+            pad_token=pad,
+        )
+    except ValueError as error:  # sizes that do not fit one another
+        raise ValueError(f"{where}: {error}") from error
 
 
 def to_json(config: ModelConfig, dtype: str, *, base: dict) -> dict:

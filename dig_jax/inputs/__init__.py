@@ -1,5 +1,6 @@
 """Pictures and questions become the tokens that Hugging Face's processor makes, and tokens texts.
 
+processor    tokenizer and chat template of a checkpoint folder
 prompt       chat template, tokens, M-RoPE positions, image slots; answers back to text
 images       pictures as the checkpoint's processor would resize them
 picture_files  files as pictures: upright, whatever their metadata

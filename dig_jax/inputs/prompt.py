@@ -1,72 +1,19 @@
 """From images and a question to token ids, M-RoPE positions and image-token slots, and back.
 
-The only place that knows a tokenizer or the chat template. Everything here is numpy on the
-host; what the model reads is `PromptInputs`, whose image shapes are static and grids data.
+Only this file and `processor` know a tokenizer or the chat template. Everything here is numpy on
+the host; what the model reads is `PromptInputs`, whose image shapes are static and grids data.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from dig_jax.config import PromptConfig
+from dig_jax.inputs.processor import Processor as Processor
+from dig_jax.inputs.processor import load_processor as load_processor
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
-
-
-@dataclass(frozen=True)
-class Processor:
-    """The text side of one checkpoint folder.
-
-    tokenizer  Hugging Face's; its chat template comes from the folder
-    eos_token  ends an answer in training data; the tokenizer's `eos_token`
-    rows       of the model's embedding, where it is known: ids of answers are held against it
-
-    What stops an answer is the model's: `ModelConfig.eos_tokens`.
-    """
-
-    tokenizer: Any
-    eos_token: int
-    rows: int | None = None
-
-
-def load_processor(folder: str | Path, *, rows: int | None = None) -> Processor:
-    """Tokenizer and chat template of a Hugging Face checkpoint folder; never asks the network.
-
-    rows  of the embedding of the model that will read the tokens
-    """
-    from transformers import AutoTokenizer  # seconds to import
-
-    folder = Path(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {name}; a checkpoint folder needs it beside config.json "
-                f"(scripts/make/tiny_tokenizer.py writes one)"
-            )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    _load_older_template(tokenizer, folder)
-    if tokenizer.chat_template is None:
-        raise ValueError(f"{folder} has no chat template; add chat_template.jinja")
-    if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"tokenizer_config.json in {folder} names no eos_token; Qwen's is <|im_end|>"
-        )
-    return Processor(tokenizer, tokenizer.eos_token_id, rows)
-
-
-def _load_older_template(tokenizer, folder: Path) -> None:
-    """Takes the template of a chat_template.json, which HF's processor reads and its tokenizer not.
-
-    Transformers 4.57 wrote that file; as there, it goes before one in tokenizer_config.json.
-    """
-    older = folder / "chat_template.json"
-    if older.is_file() and not (folder / "chat_template.jinja").is_file():
-        tokenizer.chat_template = json.loads(older.read_text())["chat_template"]
 
 
 def make_prompt(
@@ -291,12 +238,18 @@ def _check_length(cfg: PromptConfig, config: ModelConfig, length, answer, sizes,
 def _render(cfg: PromptConfig, processor: Processor, question: str, images: int) -> list[int]:
     """The chat template's text of one row as ids, one image token per image."""
     content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
-    text = processor.tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=False,
-        add_generation_prompt=True,
-        add_vision_id=cfg.add_vision_id,
-    )
+    try:
+        text = processor.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=False,
+            add_generation_prompt=True,
+            add_vision_id=cfg.add_vision_id,
+        )
+    except Exception as error:  # a template is a program: jinja raises whatever it meets
+        raise ValueError(
+            f"the chat template cannot be rendered ({type(error).__name__}: {error}); copy "
+            f"chat_template.jinja from the checkpoint that the weights came from"
+        ) from error
     return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 

@@ -14,6 +14,7 @@ from dig_jax.config import Config, DataConfig
 from dig_jax.data.feed.checks import check_data
 from dig_jax.hf import weights
 from dig_jax.hf.files import local_companions
+from dig_jax.hf.settings import TOP_FIELDS
 from dig_jax.inputs import images
 from dig_jax.inputs import prompt as prompts
 from dig_jax.inputs.decoding import Decoding, read_decoding
@@ -27,6 +28,13 @@ from dig_jax.model.specs import model_specs
 from dig_jax.reward.custom import find_function
 from dig_jax.run import arrays
 from dig_jax.run.runlog import progress
+
+_NAMED_TOKENS = (  # as Qwen's tokenizers spell them, and fields of ModelConfig
+    ("<|image_pad|>", "image_token"),
+    ("<|video_pad|>", "video_token"),
+    ("<|vision_start|>", "vision_start"),
+    ("<|vision_end|>", "vision_end"),
+)
 
 
 @dataclass(frozen=True)
@@ -115,16 +123,25 @@ def open_prompt(
 def open_processor(source: str, model: ModelConfig) -> prompts.Processor:
     """Tokenizer and template of a checkpoint folder, bound to its model.
 
-    Raises ValueError where the token that ends answers in training data would not end them in
-    sampling: they would all run on to their limit.
+    Raises ValueError where the two know an image's tokens by other ids, and where the token that
+    ends answers in training data would not end them in sampling: they would run on to their limit.
     """
     local = local_companions(source)
     processor = prompts.load_processor(local, rows=model.text.vocab)
     if processor.eos_token not in model.eos_tokens:
         raise ValueError(
             f"{source}: the tokenizer's eos_token is {processor.eos_token}, but answers stop at "
-            f"{list(model.eos_tokens)} (eos_token_id of generation_config.json); add it there"
+            f"{list(model.eos_tokens)} (eos_token_id of generation_config.json, else of "
+            f"config.json; eos_token of tokenizer_config.json); add it there"
         )
+    for name, ours in _NAMED_TOKENS:
+        theirs = processor.tokenizer.convert_tokens_to_ids(name)
+        if type(theirs) is int and theirs != getattr(model, ours):
+            raise ValueError(
+                f"{source}: config.json says {TOP_FIELDS[ours]}={getattr(model, ours)}, but the "
+                f"tokenizer's {name} is {theirs} (tokenizer.json, tokenizer_config.json); copy "
+                f"all of them from one checkpoint"
+            )
     return processor
 
 

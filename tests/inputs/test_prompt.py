@@ -1,5 +1,6 @@
 """Prompts are Qwen3-VL's, to the token and to the position; answers come back as written."""
 
+import shutil
 import unicodedata
 
 import numpy as np
@@ -269,5 +270,42 @@ def test_an_id_that_the_tokenizer_does_not_know_shows(processor):
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json"):
+    """The remedy fits anybody's folder: no script of ours makes another checkpoint's tokenizer."""
+    with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json; copy it from the check"):
         load_processor(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_git_lfs_pointer_is_named_with_the_way_on(name, folder, tmp_path):
+    """The template's pointer would be taken for the template."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=rf"{name} is a git-LFS pointer, .*`git lfs pull`"):
+        load_processor(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("tokenizer.json", "{}", "cannot be opened by transformers .*copy tokenizer.json and"),
+        ("tokenizer.json", "{", "tokenizer.json is not valid JSON"),
+        ("tokenizer_config.json", "[]", r"tokenizer_config.json holds \[\], not an object"),
+        ("tokenizer_config.json", '{"eos_token": 3, "auto_map": 7}', "cannot be opened by transf"),
+        ("tokenizer_config.json", '{"split_special_tokens": true}', "only False is implemented"),
+        ("chat_template.json", '{"chat_template": 3}', "chat_template=3 is not a text"),
+    ],
+)
+def test_whatever_transformers_cannot_open_is_named(name, text, message, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    if name == "chat_template.json":
+        (copy / "chat_template.jinja").unlink()
+    (copy / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_processor(copy)
+
+
+def test_a_template_that_fails_is_named(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "chat_template.jinja").write_text("{% for %}")
+    with pytest.raises(ValueError, match=r"chat template cannot be rendered .*chat_template.jinja"):
+        make_prompt(PromptConfig(), load_processor(copy), CONFIG, [[]])

@@ -129,6 +129,15 @@ def test_a_lesson_with_a_token_without_a_row_is_refused(folder):
         encode_answer(processor, '[{"bbox_2d": [77, 88, 99, 100]}]')
 
 
+def test_ids_of_image_tokens_are_those_of_the_tokenizer(folder):
+    """Both occur once per image, so the count of placeholders alone would not tell them apart."""
+    change(folder, "config.json", image_token_id=495)
+    with pytest.raises(
+        ValueError, match=r"config.json says image_token_id=495, but the tokenizer's <\|image_pad"
+    ):
+        opened(folder)
+
+
 def test_prompt_and_answer_must_fit_the_models_context(folder):
     """The tiny base's context shrunk to the prompt and 95 of the 96 answer tokens."""
     length = int(opened(folder).prompt.length[0])
