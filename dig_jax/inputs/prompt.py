@@ -5,6 +5,7 @@ the host; what the model reads is `PromptInputs`, whose image shapes are static 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np

@@ -1,7 +1,9 @@
 """A pair goes to other formats and comes back with the same bytes.
 
-export       parquet, JSON lines, COCO, a card; imports: parquet to records
-example      a pair as a conversation; parquet: tables; foreign: other people's columns
+export       parquet, JSON lines, COCO, a card
+imports      parquet to records; shard_writer: their shards and manifest
+foreign      other people's rows: foreign_pictures, foreign_boxes, bad_row
+example      a pair as a conversation; parquet: tables
 dataset_card the card of an export; easyr1_reward: the reward as one file for EasyR1
 
 Imports: boxes, common, config, data.records, data.scene, inputs.

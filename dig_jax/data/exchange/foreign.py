@@ -5,8 +5,6 @@ Row errors name the file, the row, the value, the rule and the remedy.
 
 from __future__ import annotations
 
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -14,26 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from dig_jax.boxes import QWEN_SIDE
+from dig_jax.data.exchange import foreign_boxes, foreign_pictures
+from dig_jax.data.exchange.bad_row import BadRow
+from dig_jax.data.exchange.foreign_boxes import BoxRules
 from dig_jax.data.exchange.parquet import column_names, read_rows
 from dig_jax.data.records import Pair
 from dig_jax.data.scene.scene import SCHEMA
-from dig_jax.inputs.images import resize, to_rgb
+from dig_jax.inputs.images import resize
 
-FRAMES = ("px", "unit", "qwen")
 _CELL = 32  # px of a Qwen3-VL token's side: sizes that are multiples of it are not resized again
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112
-
-
-class BadRow(ValueError):
-    """A row that is no pair; `rule` names what it breaks, for counting."""
-
-    def __init__(self, rule: str, text: str):
-        super().__init__(text)
-        self.rule = rule
 
 
 @dataclass(frozen=True)
@@ -41,9 +29,15 @@ class Columns:
     """Where a pair stands in a row."""
 
     images: tuple[str, ...] = ("images",)  # one column of two pictures, or one for each picture
-    boxes: str = "answer"  # [[x0, y0, x1, y1], ...], or JSON text, also of {"bbox_2d": [...]}
+    boxes: str = "answer"  # as `foreign_boxes.read_boxes` reads them
     frame: str = "qwen"  # of the boxes: px, unit (0..1) or qwen (0..1000)
     types: str | None = None  # one text per box
+    format: str | None = None  # of the boxes: xyxy (also where nobody says), xywh or cxcywh
+    clip: bool = False  # boxes that reach out of the picture by more than a pixel
+
+    @property
+    def rules(self) -> BoxRules:
+        return BoxRules(self.frame, self.format, self.clip)
 
     @property
     def names(self) -> list[str]:
@@ -79,15 +73,18 @@ def one_size(files: list[Path], columns: Columns, limit: int | None) -> tuple[in
     Reads headers only; pictures that cannot be read are left for `pair_of` to name.
     """
     sizes: Counter = Counter()
-    for path, _, row in foreign_rows(files, columns, limit):
+    first_fault = ""
+    for path, number, row in foreign_rows(files, columns, limit):
         try:
-            sizes.update(_upright_size(cell, path) for cell in _cells(row, columns))
-        except (BadRow, OSError):
-            continue
+            cells = foreign_pictures.cells(row, columns.images)
+            sizes.update(foreign_pictures.picture_size(cell, path) for cell in cells)
+        except BadRow as error:
+            first_fault = first_fault or f"{path} row {number}: {error}"
     if len(sizes) == 1:
         return next(iter(sizes))
     if not sizes:
-        raise ValueError(f"{files[0]} holds no readable picture in {', '.join(columns.images)}")
+        names = ", ".join(columns.images)
+        raise ValueError(first_fault or f"{files[0]} has no row, so no picture in {names}")
     shown = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(4))
     more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
     middle = [np.median([size[axis] for size in sizes.elements()]) for axis in (0, 1)]
@@ -105,15 +102,18 @@ def pair_of(
     columns: Columns,
     size: tuple[int, int],
     max_boxes: int,
-) -> Pair:
-    """The pair of a row at (width, height) `size`; its meta lacks split, idx and origin.
+) -> tuple[Pair, int]:
+    """The pair of a row at (width, height) `size`, and how many boxes were cut at the edge.
+
+    Its meta lacks split, idx and origin.
 
     Both pictures are stretched to `size`, boxes with them and rounded to whole pixels. Raises
     BadRow.
     """
-    pictures = [_picture(cell, path) for cell in _cells(row, columns)]
+    cells = foreign_pictures.cells(row, columns.images)
+    pictures = [foreign_pictures.picture(cell, path) for cell in cells]
     sizes = [picture.shape[1::-1] for picture in pictures]
-    boxes, labels = _boxes(row, columns)
+    boxes, labels = foreign_boxes.read_boxes(row[columns.boxes], columns.boxes)
     if len(boxes) > max_boxes:
         raise BadRow(
             "too_many_boxes",
@@ -128,7 +128,8 @@ def pair_of(
             f"pictures of {_text(sizes[0])} and {_text(sizes[1])} with boxes in px: of which? Give "
             "both one size, or boxes relative to it (--frame unit or qwen)",
         )
-    boxes_px = [_scaled(box, columns, sizes[0], size) for box in boxes]
+    made = [foreign_boxes.scaled(box, columns.rules, sizes[0], size) for box in boxes]
+    boxes_px = [box for box, _ in made]
     meta = {
         "schema": SCHEMA,
         "k": len(boxes),
@@ -141,80 +142,7 @@ def pair_of(
         ],
     }
     resized = [resize(picture, size[::-1]) for picture in pictures]
-    return Pair(*resized, None, None, meta)
-
-
-def _cells(row: dict, columns: Columns) -> list:
-    """The two picture cells of a row."""
-    cells = [row[name] for name in columns.images]
-    if len(columns.images) == 1:
-        cells = cells[0] if isinstance(cells[0], list) else cells
-        if len(cells) != 2:
-            raise BadRow(
-                "not_two_images",
-                f"{columns.images[0]} holds {len(cells)} pictures; a pair has two: use a column "
-                "with a list of two, or --image-a and --image-b",
-            )
-    return cells
-
-
-def _open(cell: object, path: Path) -> Image.Image:
-    """A picture from the structure that `datasets` stores, or from bare bytes."""
-    data = cell
-    if isinstance(cell, dict):
-        data = cell.get("bytes")
-        if data is None and cell.get("path"):
-            file = path.parent / cell["path"]
-            data = file.read_bytes() if file.is_file() else None
-    if not isinstance(data, bytes):
-        raise BadRow(
-            "no_picture",
-            f"a picture is {str(cell)[:60]}; store its bytes (`datasets` does with "
-            "Image features), or put the file it names beside the parquet file",
-        )
-    try:
-        return Image.open(io.BytesIO(data))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: Exception) -> BadRow:
-    return BadRow("unreadable", f"a picture cannot be read ({error}); replace it or drop the row")
-
-
-def _picture(cell: object, path: Path) -> np.ndarray:
-    """u8[Y,X,3], upright."""
-    image = _open(cell, path)
-    try:
-        return to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(error) from error
-
-
-def _upright_size(cell: object, path: Path) -> tuple[int, int]:
-    image = _open(cell, path)
-    sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
-    return image.size[::-1] if sideways else image.size
-
-
-def _boxes(row: dict, columns: Columns) -> tuple[list[list[float]], list[str | None]]:
-    """Boxes as they are written, and their labels where a JSON answer has some."""
-    value = row[columns.boxes]
-    try:
-        items = json.loads(value) if isinstance(value, str) else value
-        named = [item if isinstance(item, dict) else {"bbox_2d": item} for item in items]
-        boxes = [[float(number) for number in item["bbox_2d"]] for item in named]
-        if any(len(box) != 4 or not all(map(math.isfinite, box)) for box in boxes):
-            raise ValueError("a box is four finite numbers")
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadRow(
-            "no_boxes",
-            f"{columns.boxes}={str(value)[:80]!r} is no list of boxes ({error}); write "
-            '[[x0, y0, x1, y1], ...] or JSON of {"bbox_2d": [...]}, an empty list for an '
-            "identical pair",
-        ) from error
-    labels = [item.get("label") for item in named]
-    return boxes, [label if isinstance(label, str) else None for label in labels]
+    return Pair(*resized, None, None, meta), sum(cut for _, cut in made)
 
 
 def _types(value: object, name: str, count: int) -> list[str | None]:
@@ -226,35 +154,6 @@ def _types(value: object, name: str, count: int) -> list[str | None]:
             "leave --types out",
         )
     return value
-
-
-def _scaled(
-    box: list[float], columns: Columns, original: tuple[int, int], size: tuple[int, int]
-) -> list[int]:
-    """A box in half-open pixels of `size`; raises BadRow for one outside or without area."""
-    bounds = {"px": original, "unit": (1.0, 1.0), "qwen": (QWEN_SIDE, QWEN_SIDE)}[columns.frame]
-    limits = [*bounds, *bounds]
-    if any(not 0 <= value <= limit for value, limit in zip(box, limits, strict=True)):
-        raise BadRow(
-            "box_outside",
-            f"box {box} is outside 0..{bounds[0]} x 0..{bounds[1]}, the frame {columns.frame} of "
-            f"a {_text(original)} picture; correct it or choose another --frame of "
-            f"{', '.join(FRAMES)}",
-        )
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise BadRow(
-            "box_without_area",
-            f"box {box} has no area (x0 < x1, y0 < y1); is it x, y, width, height? Write corners",
-        )
-    sides = [*size, *size]
-    scaled = [round(v / limit * side) for v, limit, side in zip(box, limits, sides, strict=True)]
-    if scaled[0] == scaled[2] or scaled[1] == scaled[3]:
-        raise BadRow(
-            "box_vanishes",
-            f"box {box} is thinner than a pixel at --size {_text(size)}; use a larger size or "
-            "leave the row out",
-        )
-    return scaled
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -10,16 +10,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import platform
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-import dig_jax
 from dig_jax.common import locks, typed
 from dig_jax.common.commandline import path_of, within
 from dig_jax.common.files import temporary, write_json
@@ -27,7 +23,10 @@ from dig_jax.common.progress import progress
 from dig_jax.config import DataConfig
 from dig_jax.data import records
 from dig_jax.data.exchange import example, parquet
-from dig_jax.data.exchange.foreign import FRAMES, BadRow, Columns, foreign_rows, one_size, pair_of
+from dig_jax.data.exchange.bad_row import BadRow
+from dig_jax.data.exchange.foreign import Columns, foreign_rows, one_size, pair_of
+from dig_jax.data.exchange.foreign_boxes import FORMATS, FRAMES
+from dig_jax.data.exchange.shard_writer import ShardWriter
 
 _SHARD_PAIRS = 64
 _FILE = re.compile(r"(.+)-\d{5}-of-\d{5}")  # the stem of one of several files
@@ -46,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("--image-b", help="and column with the second one")
     parser.add_argument("--boxes", help="column with boxes; default: answer, in --frame qwen")
     parser.add_argument("--frame", help=f"of --boxes: {', '.join(FRAMES)} (0..1000)")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="of --boxes: corners (default), COCO's, or YOLO's"
+    )
+    parser.add_argument(
+        "--clip", action="store_true", help="cut boxes at the edge; by up to a pixel always"
+    )
     parser.add_argument("--types", help="column with one text per box; default: labels of answer")
     parser.add_argument("--limit", type=within(int, 1, 10**9), help="rows to read; default: all")
     parser.add_argument(
@@ -72,6 +77,8 @@ def run(args: argparse.Namespace, verb: str) -> int:
     )
     dropped = sum(made["dropped"].values()) if made["renderer"] == "import" else 0
     left_out = f", {dropped} rows left out: {made['dropped']}" if dropped else ""
+    cut = made.get("clipped_boxes", 0)
+    left_out += f", {cut} boxes cut at their picture's edge" if cut else ""
     print(f"{args.root / args.split}: {made['pairs']} pairs, K {made['k']}{left_out}")
     width, height = (made["settings"][side] for side in ("width", "height"))
     print(f"train on it with data.image_width={width} data.image_height={height}")
@@ -91,10 +98,12 @@ def _columns(args: argparse.Namespace) -> Columns | None:
     typed.require(ok, "--boxes", args.boxes, "and --frame come together", remedy)
     ok = args.frame in (None, *FRAMES)
     typed.require(ok, "--frame", args.frame, "is unknown", f"use one of {', '.join(FRAMES)}")
-    if (args.images, *sides, args.boxes, args.types) == (None,) * 5:
+    said = (args.images, *sides, args.boxes, args.types, args.format, args.clip or None)
+    if said == (None,) * len(said):
         return None
     images = sides if args.image_a else (args.images or "images",)
-    return Columns(images, args.boxes or "answer", args.frame or "qwen", args.types)
+    boxes, frame = args.boxes or "answer", args.frame or "qwen"
+    return Columns(images, boxes, frame, args.types, args.format, args.clip)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -184,7 +193,7 @@ def _restore(files: list[Path], folder: Path, split: str, limit: int | None) -> 
     originals = note["manifest"]["shards"]
     counts = [entry["count"] for entry in originals] if whole else itertools.repeat(_SHARD_PAIRS)
     sidecars = note["sidecars"] if whole else []
-    shards = _Shards(folder, counts, sidecars, len(originals) if whole else 0)
+    shards = ShardWriter(folder, counts, sidecars, len(originals) if whole else 0)
     with progress(split, "pairs") as report:
         total = rows if limit is None else min(rows, limit)
         for done, record in enumerate(itertools.islice(_own_records(files), limit), 1):
@@ -233,18 +242,20 @@ def _import(
     size = size or one_size(files, columns, limit)
     rows = sum(map(parquet.count_rows, files))
     total = rows if limit is None else min(rows, limit)
-    shards = _Shards(folder, itertools.repeat(_SHARD_PAIRS), [], 0)
+    shards = ShardWriter(folder, itertools.repeat(_SHARD_PAIRS), [], 0)
     dropped: Counter = Counter()
+    clipped = 0
     with progress(split, "rows") as report:
         for done, (path, number, row) in enumerate(foreign_rows(files, columns, limit), 1):
             try:
-                pair = pair_of(row, path, columns=columns, size=size, max_boxes=max_boxes)
+                pair, cut = pair_of(row, path, columns=columns, size=size, max_boxes=max_boxes)
             except BadRow as error:
-                if not skip_bad:
-                    text = f"{path} row {number}: {error}; --skip-bad leaves such rows out"
-                    raise ValueError(text) from error
+                if error.tells_of_all or not skip_bad:
+                    rest = "" if error.tells_of_all else "; --skip-bad leaves such rows out"
+                    raise ValueError(f"{path} row {number}: {error}{rest}") from error
                 dropped[error.rule] += 1
                 continue
+            clipped += cut
             origin = {"file": path.name, "row": number}
             place = {"split": split, "idx": shards.pairs, "origin": origin}
             pair.meta.update(place)
@@ -252,99 +263,6 @@ def _import(
             report(done, total, "")
     shards.close()
     request = {"images": list(columns.images), "boxes": columns.boxes, "frame": columns.frame}
-    return shards.manifest(split, files, request) | {"dropped": dict(dropped)}
-
-
-class _Shards:
-    """Records into shards of given counts, and what their manifest tells.
-
-    sidecars   of the shards to be made again: their facts go into the new ones
-    total      shards there will be; 0 where that is known at the end only
-    """
-
-    def __init__(self, folder: Path, counts: Iterable[int], sidecars: list, total: int):
-        self._folder, self._counts, self._total = folder, iter(counts), total
-        self._facts = [
-            {k: v for k, v in (sidecar or {}).items() if k not in ("file", "count", "sha256")}
-            for sidecar in sidecars
-        ]
-        self._waiting: list[bytes] = []
-        self._want = next(self._counts, 0)
-        self._entries: list[dict] = []
-        self._size: tuple | None = None
-        self._counted = {name: Counter() for name in ("k", "types", "things", "label_width_px")}
-        self.pairs = 0
-
-    def add(self, record: bytes) -> None:
-        self._waiting.append(record)
-        self._count(records.decode_meta(record), record)
-        self.pairs += 1
-        if len(self._waiting) == self._want:
-            self._write()
-
-    def close(self) -> list[dict]:
-        """Write the rest and give the shards their names; returns their sidecars."""
-        if self._waiting:
-            self._write()
-        if not self._entries:
-            raise ValueError("no row is a pair, so there is no split to make; see the rules above")
-        total = len(self._entries)
-        if self._total != total:
-            for number, entry in enumerate(self._entries):
-                path = self._folder / entry["file"]
-                named = self._folder / records.shard_name(number, total)
-                records.sidecar(path).unlink()
-                os.replace(path, named)
-                entry["file"] = named.name
-                write_json(records.sidecar(named), entry)
-        return self._entries
-
-    def forget_sidecars(self) -> None:
-        """Shards that are not the original ones do not carry their request."""
-        for entry in self._entries:
-            kept = {name: entry[name] for name in ("file", "count", "sha256")}
-            write_json(records.sidecar(self._folder / entry["file"]), kept)
-
-    def manifest(self, split: str, files: list[Path], request: dict) -> dict:
-        """What `records.open_split` and `pipeline` read, and where the pairs come from."""
-        shards = [{name: e[name] for name in ("file", "count", "sha256")} for e in self._entries]
-        counted = {name: _sorted(counts) for name, counts in self._counted.items()}
-        return {
-            "complete": True,
-            "pairs": self.pairs,
-            "shard_count": len(shards),
-            "request": {"split": split, "files": [path.name for path in files], **request},
-            "settings": {"width": self._size[0], "height": self._size[1]},
-            "renderer": "import",
-            "versions": {
-                "dig_jax": dig_jax.__version__,
-                "pyarrow": parquet.version(),
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            **counted,
-            "visible_percent": {},
-            "dropped": {},
-            "shards": shards,
-        }
-
-    def _write(self) -> None:
-        number = len(self._entries)
-        path = self._folder / records.shard_name(number, self._total)
-        facts = self._facts[number] if self._facts else {}
-        self._entries.append(records.write_shard(path, self._waiting, facts))
-        self._waiting, self._want = [], next(self._counts, 0)
-
-    def _count(self, meta: dict, record: bytes) -> None:
-        self._size = self._size or example.read_example(record, "", 0).size
-        differences = meta["differences"]
-        self._counted["k"][len(differences)] += 1
-        self._counted["types"].update(d.get("type") or "unknown" for d in differences)
-        self._counted["label_width_px"].update(d["box"][2] - d["box"][0] for d in differences)
-        if "a" in meta:
-            self._counted["things"][len(meta["a"])] += 1
-
-
-def _sorted(counts: Counter) -> dict[str, int]:
-    """A histogram with text keys, numbers in their order."""
-    return {str(n): counts[n] for n in sorted(counts, key=lambda n: (len(str(n)), str(n)))}
+    request["format"] = columns.format or "xyxy"
+    counted = {"dropped": dict(dropped), "clipped_boxes": clipped}
+    return shards.manifest(split, files, request) | counted

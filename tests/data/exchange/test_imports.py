@@ -266,17 +266,27 @@ def test_photographs_are_turned_upright_and_any_mode_becomes_rgb(tmp_path):
 
 
 BAD = {
-    "outside": ({"where": [[0, 0, 81, 60]]}, r"box \[0.*81.* is outside 0..80 x 0..60, .* --frame"),
-    "negative": ({"where": [[-1, 0, 8, 6]]}, "is outside"),
+    "outside": (
+        {"where": [[0, 0, 82, 60]]},
+        r"box \[0.*82.* is outside 0..80 x 0..60, .* by 2 px.* --frame .*--clip",
+    ),
+    "negative": ({"where": [[-1.5, 0, 8, 6]]}, "is outside .* by 1.5 px"),
+    "wholly outside": ({"where": [[80, 0, 80.9, 6]]}, "is outside"),
     "flat": ({"where": [[5, 5, 5, 9]]}, "has no area"),
-    "corners swapped": ({"where": [[9, 9, 5, 5]]}, r"has no area .* Write corners"),
+    "corners swapped": (
+        {"where": [[9, 9, 5, 5]]},
+        r"has no area as xyxy .* would fit as --format xywh",
+    ),
     "three numbers": ({"where": [[1, 2, 3]]}, r"no list of boxes \(a box is four"),
     "nan": ({"where": [[1.0, 2.0, float("nan"), 4.0]]}, "four finite numbers"),
     "null": ({"where": None}, "empty list for an identical pair"),
     "too many": ({"where": [[0, 0, 9, 9]] * 9}, r"9 boxes, more than --max-boxes=8; raise it"),
     "vanishes": ({"where": [[10, 10, 10.4, 30]]}, "thinner than a pixel at --size 80x60"),
     "two sizes": ({"after": picture(1, (81, 60))}, r"80x60 and 81x60 with boxes in px"),
-    "no bytes": ({"after": {"bytes": None, "path": "gone.png"}}, "gone.png.*; store its bytes"),
+    "no bytes": (
+        {"after": {"bytes": None, "path": "gone.png"}},
+        "gone.png.* put the file there",
+    ),
     "null picture": ({"after": None}, "a picture is None"),
     "not a picture": ({"after": {"bytes": b"GIF?", "path": None}}, "cannot be read"),
     "torn picture": (
