@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from dig_jax.common.commandline import seed_of
 from dig_jax.common.json_files import shown
 from dig_jax.config import PromptConfig
 from dig_jax.hf import files, weights
@@ -214,7 +215,7 @@ def _nudged(value, rng: np.random.Generator):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_of, default=0)
     parser.add_argument("--case", type=int, help="only this one, with its error")
     args = parser.parse_args()
     one = args.case is not None

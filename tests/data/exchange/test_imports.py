@@ -342,7 +342,9 @@ def test_wrong_requests_name_the_remedy(natural_file, tmp_path, capsys):
     fails([file, "--split", "s", "--image-a", "before", *pixels], "name both columns")
     fails([file, "--split", "../s", "--size", "64x48"], "no plain folder name")
     fails([file, "--split", "s", "--size", "64"], "write 480x320")
-    fails([file, "--split", "s", "--limit", "0"], "--limit")
+    with pytest.raises(SystemExit):
+        verbs.main(["import", file, "--root", str(tmp_path / "r"), "--split", "s", "--limit", "0"])
+    assert "argument --limit: '0' is not a whole number from 1" in capsys.readouterr().err
     fails([f"{file}.gone", "--split", "s"], "does not exist")
     fails([__file__, "--split", "s"], "is not a parquet file")
     assert not (tmp_path / "r").exists()
