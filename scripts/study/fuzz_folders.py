@@ -24,6 +24,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from dig_jax.common.commandline import seed_of
+from dig_jax.common.files import write_json
 from dig_jax.common.json_files import shown
 from dig_jax.config import PromptConfig
 from dig_jax.hf import files, weights
@@ -93,9 +94,9 @@ def make_base(folder: Path) -> Path:
     for name in names:
         part = {key: tensors[key] for key in tensors if spread[key] == name}
         save_file(part, folder / name, metadata={"format": "pt"})
-    files.write_json(folder / files.INDEX, {"metadata": {}, "weight_map": spread})
+    write_json(folder / files.INDEX, {"metadata": {}, "weight_map": spread})
     inner = json.loads((folder / "preprocessor_config.json").read_text())
-    files.write_json(folder / "processor_config.json", {"image_processor": inner})
+    write_json(folder / "processor_config.json", {"image_processor": inner})
     return folder
 
 
