@@ -25,6 +25,7 @@ from pathlib import Path
 from etils import epath
 
 from dig_jax.common.addresses import folder_at, is_remote, reaching
+from dig_jax.common.files import file_sha256, remove_leftovers, temporary, write_text
 from dig_jax.data import records
 
 CACHE = Path(".cache/data")  # below the working directory; git ignores it
@@ -63,7 +64,7 @@ def local_split(root: str, split: str) -> Path:
         with _alone(here):
             _copy(there, here, json.loads(text)["shards"])
             if not _holds(here / records.MANIFEST, text):
-                records.write_text(here / records.MANIFEST, text)
+                write_text(here / records.MANIFEST, text)
     return here
 
 
@@ -76,7 +77,10 @@ def _read_manifest(there: epath.Path) -> str:
             f"{path} does not exist; copy a rendered split there by `gcloud storage rsync "
             f"--recursive FOLDER {there}`"
         ) from error
-    manifest = json.loads(text)
+    try:
+        manifest = records.parse_manifest(text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}; copy the split there again, whole") from error
     if not manifest["complete"]:
         raise FileNotFoundError(
             f"{there} has {len(manifest['shards'])} of {manifest['shard_count']} shards; finish "
@@ -92,7 +96,7 @@ def _copy(there: epath.Path, here: Path, entries: list[dict]) -> None:
         missing = [entry for entry, is_here in zip(entries, held, strict=True) if not is_here]
         if not missing:
             return
-        records.remove_leftovers(here)
+        remove_leftovers(here)
         with reaching("data.root", there.parent):
             sizes = list(pool.map(lambda entry: (there / entry["file"]).stat().length, missing))
         free = shutil.disk_usage(here).free
@@ -107,11 +111,11 @@ def _copy(there: epath.Path, here: Path, entries: list[dict]) -> None:
 
 
 def _is_here(path: Path, sha256: str) -> bool:
-    return path.is_file() and records.file_sha256(path) == sha256
+    return path.is_file() and file_sha256(path) == sha256
 
 
 def _copy_shard(there: epath.Path, here: Path, entry: dict) -> None:
-    tmp, digest = records.temporary(here / entry["file"]), hashlib.sha256()
+    tmp, digest = temporary(here / entry["file"]), hashlib.sha256()
     try:
         with tmp.open("wb") as target:
             for chunk in _chunks(there, entry["file"]):

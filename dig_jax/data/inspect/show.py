@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import typed
+from dig_jax.common.files import write_text
 from dig_jax.common.progress import progress
 from dig_jax.data import records
 from dig_jax.data.corpus.on_disk import Split, open_splits
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace, verb: str) -> int:
     text = page(title, splits, f"{total} pairs, {order}", cards)
     out = args.out or args.root / "sheet.html"
     out.parent.mkdir(parents=True, exist_ok=True)
-    records.write_text(out, text)
+    write_text(out, text)
     print(f"{out}: {total} pairs, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
     return 0
 

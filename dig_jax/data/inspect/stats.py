@@ -19,9 +19,9 @@ import numpy as np
 from scipy.special import chdtrc
 
 from dig_jax.common import typed
+from dig_jax.common.files import write_json
 from dig_jax.common.parallel import map_in_order
 from dig_jax.common.progress import progress
-from dig_jax.data import records
 from dig_jax.data.corpus.on_disk import Split, open_splits
 from dig_jax.data.corpus.splits import default_workers
 from dig_jax.data.inspect import stats_text
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, verb: str) -> int:
     path = args.json or (None if args.splits else args.root / "stats.json")
     print(stats_text.text(stats))
     if path:
-        records.write_json(path, stats)
+        write_json(path, stats)
         print(f"\nall figures: {path}")
     else:
         print("\nnothing written: of some splits only, name the file with --json FILE")
