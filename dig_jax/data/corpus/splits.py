@@ -9,12 +9,14 @@ manifest once they are there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dig_jax.common.files import make_folder, remove_leftovers
 from dig_jax.data import records
 from dig_jax.data.corpus import manifest, plans
 from dig_jax.data.render.produce import Request
@@ -49,9 +51,12 @@ def render_split(
     wanted = list(range(spec.shard_count) if shards is None else shards)
     try:
         render_shards(root, spec, config, workers, report, command, wanted)
-    finally:  # what is whole is told, whatever stopped the rest
-        if folder.is_dir():
-            summary = manifest.write_manifest(folder, spec, config)
+    except BaseException:  # what is whole is told, whatever stopped the rest
+        with contextlib.suppress(OSError):  # which may be the very disk that it is written to
+            if folder.is_dir():
+                manifest.write_manifest(folder, spec, config)
+        raise
+    summary = manifest.write_manifest(folder, spec, config)
     check_complete(folder, spec, wanted)
     return summary
 
@@ -68,7 +73,7 @@ def render_shards(
     """`render_split` without the last look at the manifest."""
     config.check_draw(spec.draw)
     folder = Path(root) / spec.split
-    records.remove_leftovers(folder)
+    remove_leftovers(folder)
     entries = finished_shards(folder, spec, config, wanted)
     missing = [shard for shard in wanted if shard not in entries]
     done = sum(entry["count"] for entry in entries.values())
@@ -78,7 +83,7 @@ def render_shards(
         return
     if command is None:
         check_renderer(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _check_room(folder, config, total - done)
     made = render_pairs(config, _requests(folder, spec, config, missing), workers, command)
     for note in _into_shards(folder, spec, config, missing, made):
@@ -105,9 +110,10 @@ def finished_shards(
         entry = records.read_sidecar(path)
         if entry is None:
             continue
-        if entry["request"] != identity:
+        whole = records.is_whole(path, entry)
+        if whole and entry.get("request") != identity:  # else it is no sidecar of this file
             raise _other_request(path, entry, identity)
-        if records.is_whole(path, entry):
+        if whole:
             entries[shard] = entry
     return entries
 
