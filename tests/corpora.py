@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dig_jax.common.files import write_json
 from dig_jax.data import records
 from dig_jax.data.corpus.splits import render_split
 from dig_jax.data.scene.draws import Draw, SplitSpec
@@ -37,7 +38,7 @@ def write_split(root, split, pairs):
     stored = [pair if isinstance(pair, bytes) else records.encode(pair) for pair in pairs]
     entry = records.write_shard(path, stored, {})
     facts = {"complete": True, "pairs": len(pairs), "shard_count": 1, "shards": [entry]}
-    records.write_json(folder / records.MANIFEST, facts)
+    write_json(folder / records.MANIFEST, facts)
 
 
 def stored_records(root, split):

@@ -3,12 +3,14 @@
 Same protocol as `dig_jax.data.render.blender`. Environment variables make it misbehave:
 FAKE_DIE="idx" dies on that pair every time ("all": on any), FAKE_DIE_ONCE="idx:marker" only the
 first time, FAKE_HANG_ONCE="idx:marker" goes silent instead, FAKE_KILL_PARENT_ONCE="idx:marker"
-kills its supervisor and goes silent; idx may be "start": before it is ready.
+kills its supervisor and goes silent; idx may be "start": before it is ready. FAKE_NO_MEMORY="idx"
+has no more memory for that pair.
 """
 
 import base64
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -30,6 +32,9 @@ def _misbehave(idx: int | str) -> None:
     if os.environ.get("FAKE_DIE") in (str(idx), "all") and idx != "start":
         print("fake death", file=sys.stderr)
         os._exit(9)
+    if os.environ.get("FAKE_NO_MEMORY") == str(idx):
+        resource.setrlimit(resource.RLIMIT_AS, (256 << 20, resource.RLIM_INFINITY))
+        bytearray(1 << 30)
     for name in ("FAKE_DIE_ONCE", "FAKE_HANG_ONCE", "FAKE_KILL_PARENT_ONCE"):
         at, _, marker = os.environ.get(name, "").partition(":")
         if at == str(idx) and not Path(marker).exists():

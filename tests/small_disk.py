@@ -1,4 +1,4 @@
-"""Real disks of a few megabytes, and programs with little shared memory or address space.
+"""Real disks of a few megabytes, and programs with little shared memory.
 
 Mounting needs rights that a container may not have: `needs_mounts` skips then, and says so.
 """
@@ -6,7 +6,6 @@ Mounting needs rights that a container may not have: `needs_mounts` skips then, 
 import contextlib
 import functools
 import os
-import resource
 import subprocess
 import sys
 
@@ -42,9 +41,9 @@ def mounted(folder, kilobytes):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def grow(folder, kilobytes):
-    """Give a mounted disk another size, as somebody does who frees space."""
-    _mount(f"remount,size={kilobytes}k", folder)
+def grow(folder, kilobytes, read_only=False):
+    """Give a mounted disk another size, or other rights, as somebody does who frees space."""
+    _mount(f"remount,size={kilobytes}k,{'ro' if read_only else 'rw'}", folder)
 
 
 def _mount(options, folder):
@@ -59,8 +58,3 @@ def run_python(code, *, shm_kilobytes=None):
         argv = ["unshare", "-m", "sh", "-c", mount, "sh", *argv]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
-
-
-def limit_memory(megabytes):
-    """For `preexec_fn`: address space that a program may have."""
-    return lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20,) * 2)

@@ -7,6 +7,7 @@ import pytest
 
 from dig_jax import report
 from dig_jax.common import typed
+from dig_jax.common.files import write_json
 from dig_jax.config import Config, DataConfig, EvalConfig, to_json
 from dig_jax.data import records
 from dig_jax.scoring.metrics import METRICS
@@ -65,7 +66,7 @@ def write_pairs(folder):
     shard = folder / records.shard_name(0, 1)
     entry = records.write_shard(shard, [records.encode(pair)] * PAIRS, {})
     manifest = {"complete": True, "shard_count": 1, "shards": [entry]}
-    records.write_json(folder / records.MANIFEST, manifest)
+    write_json(folder / records.MANIFEST, manifest)
 
 
 def test_the_report_is_complete(run):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from dig_jax.common import locks
+from dig_jax.common.files import write_json
 from dig_jax.common.typed import override
 from dig_jax.config import (
     CheckpointConfig,
@@ -59,7 +60,7 @@ def write_split(root, name: str, pairs: int, differences: int) -> None:
         rows.append(records.encode(records.Pair(a, b, mask, mask, meta)))
     entry = records.write_shard(folder / records.shard_name(0, 1), rows, {})
     manifest = {"complete": True, "shard_count": 1, "shards": [entry]}
-    records.write_json(folder / records.MANIFEST, manifest)
+    write_json(folder / records.MANIFEST, manifest)
 
 
 @pytest.fixture(scope="module")

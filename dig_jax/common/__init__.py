@@ -2,6 +2,7 @@
 
 typed        dataclass trees as text: checks, JSON, overrides, differences
 files        whole or not there at all, a temporary name, JSON with a remedy
+sealed       JSON objects that tell whether they were changed
 rows         rows of JSON that vouch for those before them
 json_files   JSON that others wrote: an object, its values with type and range
 fields       ranges of numbers and places on disk, said beside a dataclass's field

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import platform
-import zlib
+import shutil
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dig_jax.common import machine
+from dig_jax.common import machine, sealed
 
-CRC = "crc"
 _TMP = ".tmp-"
 _NUMBERS = count()
+_NO_ROOM_OR_RIGHTS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
+)  # fmt: skip
+
+
+def file_sha256(path: Any) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, of a `Path` or an `epath.Path`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a file completely or not at all; whatever ends the process leaves no half of it."""
+    """Writes a file completely or not at all; whatever ends the process leaves no half of it.
+
+    Raises OSError as `telling_room`.
+    """
     path = Path(path)
     part = temporary(path)
     try:
-        with part.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with telling_room(path):
+            with part.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
 
 
@@ -56,9 +73,8 @@ def read_json(path: Any, remedy: str, *, missing: Any = None) -> Any:
 
 
 def write_sealed(path: str | Path, value: dict[str, Any], *, indent: int | None = None) -> None:
-    """`write_text` of an object's JSON with a checksum of it as the last field, CRC."""
-    text = json.dumps(value | {CRC: _crc(value)}, indent=indent)
-    write_text(path, text + "\n")
+    """`write_text` of an object's JSON with its checksum, see `sealed`."""
+    write_text(path, json.dumps(sealed.sealed(value), indent=indent) + "\n")
 
 
 def read_sealed(path: Any, remedy: str, *, missing: Any = None) -> dict[str, Any]:
@@ -67,19 +83,14 @@ def read_sealed(path: Any, remedy: str, *, missing: Any = None) -> dict[str, Any
     One without a checksum, of an earlier version, is taken as it is. Raises ValueError also where
     the object is not the one that was written, or is none.
     """
-    value = read_json(path, remedy, missing=missing)
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not an object; {remedy}")
-    told = value.pop(CRC, None)
-    if told is not None and told != _crc(value):
-        raise ValueError(
-            f"{path} is not what was written (crc {told}, its fields have {_crc(value)}); {remedy}"
-        )
+    if missing is not None and not path.is_file():
+        return missing
+    try:
+        value = sealed.parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} {error}; {remedy}") from error
+    value.pop(sealed.FIELD, None)
     return value
-
-
-def _crc(value: dict[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(value).encode()):08x}"
 
 
 def temporary(path: Path) -> Path:
@@ -94,3 +105,28 @@ def remove_leftovers(folder: Path) -> None:
         pid = path.name.rpartition("-")[2]
         if pid.isdigit() and not machine.is_running(int(pid)):
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def telling_room(path: Path, remedy: str = "") -> Iterator[None]:
+    """Within it, an OSError for want of room or rights names `path`, the room, and a way on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM_OR_RIGHTS:
+            raise
+        place = next(parent for parent in path.absolute().parents if parent.is_dir())
+        free = shutil.disk_usage(place).free
+        remedy = remedy or "free some space or mend its rights, and run the same command again"
+        text = f"{path} could not be written ({error.strerror or error})"
+        raise OSError(f"{text}; the disk has {free / 1e6:.1f} MB left; {remedy}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """`mkdir -p` of a folder that can be written; raises OSError as `telling_room`."""
+    remedy = "choose another folder, or mend its rights, and run the same command again"
+    probe = temporary(folder / "probe")
+    with telling_room(folder, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()

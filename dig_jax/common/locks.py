@@ -30,7 +30,7 @@ import fsspec
 
 from dig_jax.common import machine
 from dig_jax.common.addresses import is_remote, reaching
-from dig_jax.common.files import temporary
+from dig_jax.common.files import telling_room, temporary
 
 NAME = "owner.lock"  # in a folder that has one owner
 BEAT_S = 20.0  # an owner's touch
@@ -218,13 +218,14 @@ class _File:
     def create(self, text: str) -> bool:
         part = temporary(self._path)
         try:
-            part.write_text(text)
+            with telling_room(self._path):
+                part.write_text(text)
             os.link(part, self._path)
         except FileExistsError:
             return False
-        except OSError as error:
-            if not part.is_file():
-                raise OSError(f"{self._path} cannot be written ({error})") from error
+        except OSError:
+            if not part.is_file() or part.read_text() != text:
+                raise
             return self._create_without_links(text)
         finally:
             part.unlink(missing_ok=True)

@@ -11,11 +11,14 @@ re-opened and counted (an ArrayRecord file that was never closed opens without a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +27,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
 
-from dig_jax.common.files import temporary, write_json
+from dig_jax.common import sealed
+from dig_jax.common.files import file_sha256, temporary, write_json
 
 MANIFEST = "manifest.json"
 _IMAGES = ("image_a", "image_b", "mask_a", "mask_b")
@@ -72,31 +76,37 @@ def unpack(record: bytes) -> dict:
 
 def decode(record: bytes) -> Pair:
     """Inverse of `encode`; raises ValueError where the bytes are not a record."""
-    try:
+    with _only_a_record():
         fields = unpack(record)
-        arrays = {name: _pixels(fields[name]) for name in _IMAGES[:2]}
-        arrays |= {name: _pixels(fields[name]) if name in fields else None for name in _IMAGES[2:]}
-        return Pair(**arrays, meta=json.loads(fields["meta"]))
-    except Exception as error:  # every codec has its own exception type
-        raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
+        masks = [_pixels(fields[name]) if name in fields else None for name in _IMAGES[2:]]
+        return Pair(*_pictures(fields), *masks, json.loads(fields["meta"]))
 
 
 def decode_images(record: bytes) -> Pair:
     """`decode` but for the masks, which are None: training does not read them."""
-    try:
+    with _only_a_record():
         fields = unpack(record)
-        arrays = [_pixels(fields[name]) for name in _IMAGES[:2]]
-        return Pair(*arrays, None, None, json.loads(fields["meta"]))
-    except Exception as error:  # every codec has its own exception type
-        raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
+        return Pair(*_pictures(fields), None, None, json.loads(fields["meta"]))
 
 
 def decode_meta(record: bytes) -> dict:
     """A record's meta alone, without decoding a picture."""
-    try:
+    with _only_a_record():
         return json.loads(unpack(record)["meta"])
-    except Exception as error:
+
+
+@contextlib.contextmanager
+def _only_a_record() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise  # says nothing about the record
+    except Exception as error:  # every codec has its own exception type
         raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
+
+
+def _pictures(fields: dict) -> list[np.ndarray]:
+    return [_pixels(fields[name]) for name in _IMAGES[:2]]
 
 
 def pixel_hashes(pair: Pair) -> dict[str, str]:
@@ -109,19 +119,6 @@ def pixel_hashes(pair: Pair) -> dict[str, str]:
     }
 
 
-def picture_hashes(record: bytes) -> set[bytes]:
-    """sha256 of the stored bytes of both pictures, without decoding them.
-
-    Equal pictures have equal hashes where one encoder stored them (`encode` does: they differ
-    between versions of its library at most).
-    """
-    try:
-        fields = unpack(record)
-        return {hashlib.sha256(fields[name]).digest() for name in _IMAGES[:2]}
-    except Exception as error:
-        raise ValueError(f"not a pair record ({type(error).__name__}: {error})") from error
-
-
 def shard_name(index: int, count: int) -> str:
     return f"pairs-{index:05d}-of-{count:05d}.arrayrecord"
 
@@ -130,25 +127,28 @@ def sidecar(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_sidecar(shard: Path) -> dict | None:
-    """What the sidecar of a shard tells; None where there is none that can be read."""
+    """What the sidecar of a shard tells; None where there is none, or one that is damaged."""
     try:
-        return json.loads(sidecar(shard).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        told = sealed.parse(sidecar(shard).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
+    return told if told.get("file") == shard.name else None  # another shard's
+
+
+def sidecar_fault(path: Path) -> str:
+    """What to say about a sidecar that `read_sidecar` did not take."""
+    manifest = read_manifest(path.parent)
+    remedy = _remake(path, manifest, _command_for(path.parent, manifest))
+    return f"{path} is {'damaged' if path.is_file() else 'gone'}; {remedy}"
 
 
 def is_whole(shard: Path, entry: dict) -> bool:
     """Whether a shard still is what its sidecar tells."""
     return (
         shard.is_file()
-        and file_sha256(shard) == entry["sha256"]
-        and count_records(shard) == entry["count"]
+        and file_sha256(shard) == entry.get("sha256")
+        and count_records(shard) == entry.get("count")
     )
 
 
@@ -161,6 +161,7 @@ def write_shard(path: Path, records: list[bytes], facts: dict) -> dict:
     try:
         _write_records(tmp, records)
         entry = {"file": path.name, "count": len(records), "sha256": file_sha256(tmp), **facts}
+        entry = sealed.sealed(entry)
         sidecar(path).unlink(missing_ok=True)  # never beside a file it does not describe
         os.replace(tmp, path)
         write_json(sidecar(path), entry)
@@ -170,8 +171,8 @@ def write_shard(path: Path, records: list[bytes], facts: dict) -> dict:
         size = sum(map(len, records))
         raise OSError(
             f"{path} of {size / 1e6:.1f} MB could not be written ({error}); the disk has "
-            f"{free / 1e6:.1f} MB left; whole shards are kept, free some space and run the same "
-            "command again"
+            f"{free / 1e6:.1f} MB left; free some space and run the same command again (of "
+            "a render, whole shards are kept)"
         ) from error
     return entry
 
@@ -226,39 +227,75 @@ def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = T
     and, where one record is to blame, the record.
     """
     folder = Path(folder)
-    remedy = _command_for(folder)
-    if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"{folder} holds no rendered pairs; make them with {remedy}")
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_manifest(folder)
     if not manifest["complete"] and not allow_partial:
         raise FileNotFoundError(
             f"{folder} has {len(manifest['shards'])} of {manifest['shard_count']} shards; "
-            f"run the same command again to finish it: {remedy}"
+            f"run the same command again to finish it: {_command_for(folder, manifest)}"
         )
     for entry in manifest["shards"]:
-        _check_shard(folder / entry["file"], entry, verify, remedy)
+        _check_shard(folder / entry["file"], entry, verify, manifest)
     return [folder / entry["file"] for entry in manifest["shards"]]
 
 
-def _command_for(folder: Path) -> str:
-    """The command that makes a split, and the one that makes it with its siblings."""
-    known = folder / MANIFEST
-    if known.is_file() and json.loads(known.read_text()).get("renderer") == "import":
-        place = f"--root {folder.parent} --split {folder.name}"
+def read_manifest(folder: Path) -> dict:
+    """What a split's manifest tells; raises FileNotFoundError or ValueError with the remedy."""
+    path = folder / MANIFEST
+    told = next(filter(None, map(read_sidecar, sorted(folder.glob("pairs-*.arrayrecord")))), {})
+    if told and "request" not in told:  # sidecars of rendered shards tell it
+        told = {"renderer": "import"}
+    command = _command_for(folder, told)
+    if path.is_file():
+        try:
+            return parse_manifest(path.read_text(encoding="utf-8", errors="replace"))
+        except ValueError as error:
+            raise ValueError(f"{path} {error}; {_remake(path, told, command)}") from error
+    if told.get("renderer") == "import":
+        raise FileNotFoundError(f"{path} is gone; {_remake(path, told, command)}")
+    kept = "; it keeps the shards that are there" if told else ""
+    raise FileNotFoundError(f"{folder} holds no rendered pairs; make them with {command}{kept}")
+
+
+def parse_manifest(text: str) -> dict:
+    """A manifest from its file's text; raises ValueError saying what is wrong with it."""
+    manifest = sealed.parse(text)
+    lost = [name for name in ("complete", "shard_count", "shards") if name not in manifest]
+    if lost:
+        raise ValueError(f"lacks {', '.join(lost)}, so it is not that of a split")
+    return manifest
+
+
+def _command_for(folder: Path, told: dict) -> str:
+    """The command that makes a split; `told` is its manifest or a sidecar, {} where there is none.
+
+    Only the older ones do not tell their `arguments`.
+    """
+    if told.get("renderer") == "import":
+        place = f"--root {shlex.quote(str(folder.parent))} --split {folder.name}"
         return f"`python -m dig_jax.data import FILES {place}`"
+    program = f"python -m dig_jax.data render --root {shlex.quote(str(folder.parent))}"
+    if "arguments" in told:
+        return f"`{program} {told['arguments']}`"
     presets = {"base": "base", "dev": "base"}
     presets |= dict.fromkeys(("single", "dual", "mixed", "heldout"), "quickstart")
-    program = f"python -m dig_jax.data render --root {folder.parent}"
     command = f"`{program} --split {folder.name} --pairs N --k K`"
     preset = presets.get(folder.name)
     return f"{command} or `{program} --preset {preset}`" if preset else command
 
 
-def _check_shard(path: Path, entry: dict, verify: bool, remedy: str) -> None:
-    remedy = f"delete the file and make it again with {remedy}"
+def _remake(path: Path, told: dict, command: str) -> str:
+    """What to do about a damaged file of a split."""
+    if told.get("renderer") == "import" or "request" not in told:
+        return f"delete {path.parent} and make it again with {command}"
+    return f"delete {path} and make it again with {command}"
+
+
+def _check_shard(path: Path, entry: dict, verify: bool, manifest: dict) -> None:
+    remedy = _remake(path, manifest, _command_for(path.parent, manifest))
     if not path.is_file():
         raise FileNotFoundError(f"{path} is in the manifest but not on disk; {remedy}")
-    if verify and file_sha256(path) != entry["sha256"]:
+    if verify and (found := file_sha256(path)) != entry["sha256"]:
+        _check_manifest_is_of(path, found, manifest)
         raise ValueError(
             f"{path} is corrupt: sha256 differs from the manifest, {_first_bad(path)}; {remedy}"
         )
@@ -266,6 +303,23 @@ def _check_shard(path: Path, entry: dict, verify: bool, remedy: str) -> None:
         raise ValueError(
             f"{path} holds {count_records(path)} records, the manifest says {entry['count']} "
             f"(a file that was never closed holds 0); {remedy}"
+        )
+
+
+def _check_manifest_is_of(path: Path, sha256: str, manifest: dict) -> None:
+    """Raises ValueError where a shard is what its own sidecar tells, as no other is the manifest's.
+
+    path   of a shard that is not what the manifest tells; sha256 is its own
+    """
+    folder, told = path.parent, read_sidecar(path) or {}
+    others = {e["file"]: e["sha256"] for e in manifest["shards"]}
+    agree = any((read_sidecar(folder / n) or {}).get("sha256") == h for n, h in others.items())
+    split = told.get("request", {}).get("draw", {}).get("split")
+    if told.get("sha256") == sha256 and split == folder.name and not agree:
+        wrong, command = folder / MANIFEST, _command_for(folder, told)
+        raise ValueError(
+            f"{wrong} is not of the shards beside it: they are what their own sidecars tell; "
+            f"{_remake(wrong, told, command)}"
         )
 
 

@@ -4,13 +4,13 @@ Every folder that we write has it, no released one does. A folder that has it is
 before it is used: its settings whenever they are read, its weights before they are loaded.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 from etils import epath
 
 from dig_jax.common.addresses import is_remote
+from dig_jax.common.files import file_sha256
 
 CHECKSUMS = "checksums.json"
 _LARGE = ".safetensors"
@@ -59,8 +59,3 @@ def _known(listed: epath.Path) -> dict[str, str]:
     if not ok:
         raise ValueError(f"{listed} is damaged; {_REMEDY}")
     return known
-
-
-def file_sha256(path: epath.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

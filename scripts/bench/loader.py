@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import machine
+from dig_jax.common.files import write_json
 from dig_jax.config import Config, CurriculumConfig, DataConfig, Stage
 from dig_jax.data import records
 
@@ -85,7 +86,7 @@ def make_pairs(root: Path, count: int, size: tuple[int, int]) -> float:
         path = folder / records.shard_name(number, shards)
         entries.append(records.write_shard(path, pairs[number * 64 : number * 64 + 64], {}))
     manifest = {"complete": True, "shard_count": shards, "shards": entries, "k": {"1": count}}
-    records.write_json(folder / records.MANIFEST, manifest)
+    write_json(folder / records.MANIFEST, manifest)
     if importlib.util.find_spec("pyarrow"):
         write_parquet(folder / PARQUET, pairs)
     return sum(map(len, pairs)) / count / 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import dig_jax
-from dig_jax.common import machine, typed
+from dig_jax.common import machine, sealed, typed
 from dig_jax.common.files import write_json
 from dig_jax.data import records
 from dig_jax.data.render.supervise import Made
-from dig_jax.data.scene.draws import SplitSpec
+from dig_jax.data.scene.draws import Draw, SplitSpec
 from dig_jax.data.scene.look import SceneConfig
 
 # Under what name a manifest tells the version of the renderer.
@@ -26,6 +28,25 @@ def request_identity(spec: SplitSpec, config: SceneConfig) -> dict:
     return {**typed.to_plain(spec), "look": config.fingerprint()}
 
 
+def request_arguments(spec: SplitSpec, config: SceneConfig) -> str:
+    """What `python -m dig_jax.data render --root R` needs to make the very same shards."""
+    draw, plain = spec.draw, SplitSpec(Draw(spec.split), 1)
+    parts = ["--split", spec.split, "--pairs", spec.pairs, "--k", draw.k_low]
+    parts += ["--k-max", draw.k_high, "--seed", draw.seed]
+    beside = [("splits.0", plain, spec, ("shard_pairs",))]
+    beside.append(("splits.0.draw", plain.draw, draw, ("combos", "noise", "camera_jitter_b")))
+    names = tuple(field.name for field in dataclasses.fields(config))
+    beside.append(("look", SceneConfig(), config, names))
+    for section, default, given, fields in beside:
+        for name in fields:
+            value = getattr(given, name)
+            if value != getattr(default, name):
+                is_list = isinstance(value, tuple) and value
+                text = ",".join(map(str, value)) if is_list else str(value)
+                parts += ["--set", f"{section}.{name}={text}"]
+    return shlex.join(map(str, parts))
+
+
 def write_manifest(folder: Path, spec: SplitSpec, config: SceneConfig) -> dict:
     """Versions, settings, totals, and every finished shard's name, count and sha256.
 
@@ -33,7 +54,7 @@ def write_manifest(folder: Path, spec: SplitSpec, config: SceneConfig) -> dict:
     """
     while True:
         entries = known_entries(folder, spec)
-        manifest = _manifest(spec, config, entries)
+        manifest = sealed.sealed(_manifest(spec, config, entries))
         write_json(folder / records.MANIFEST, manifest)
         if len(known_entries(folder, spec)) == len(entries):
             return manifest
@@ -45,6 +66,7 @@ def shard_facts(spec: SplitSpec, config: SceneConfig, made: Sequence[Made]) -> d
     differences = [difference for meta in metas for difference in meta["differences"]]
     return {
         "request": request_identity(spec, config),
+        "arguments": request_arguments(spec, config),
         "renderer": sorted({one.renderer for one in made}),
         "cpu": machine.cpu_family(),
         "cpu_s": round(sum(one.cpu_s for one in made), 2),
@@ -62,7 +84,13 @@ def known_entries(folder: Path, spec: SplitSpec) -> dict[int, dict]:
     """Sidecars of the shards that are there, without reading the shards."""
     paths = {i: folder / records.shard_name(i, spec.shard_count) for i in range(spec.shard_count)}
     entries = {i: records.read_sidecar(path) for i, path in paths.items() if path.is_file()}
-    return {i: entry for i, entry in entries.items() if entry}
+    known = {i: entry for i, entry in entries.items() if entry and "request" in entry}
+    mine = typed.to_plain(spec)
+    return {
+        i: entry
+        for i, entry in known.items()
+        if {name: entry["request"].get(name) for name in mine} == mine
+    }
 
 
 def _manifest(spec: SplitSpec, config: SceneConfig, entries: dict[int, dict]) -> dict:
@@ -74,6 +102,7 @@ def _manifest(spec: SplitSpec, config: SceneConfig, entries: dict[int, dict]) ->
         "pairs": pairs,
         "shard_count": spec.shard_count,
         "request": typed.to_plain(spec),
+        "arguments": request_arguments(spec, config),
         "look": config.fingerprint(),
         "settings": typed.to_plain(config),
         "renderer": config.renderer,

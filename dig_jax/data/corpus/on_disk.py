@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,5 +57,5 @@ def open_splits(root: Path, names: str | None = None) -> list[Split]:
 
 def _open_split(folder: Path) -> Split:
     shards = records.open_split(folder, allow_partial=True, verify=False)
-    manifest = json.loads((folder / records.MANIFEST).read_text())
+    manifest = records.read_manifest(folder)
     return Split(folder.name, manifest, tuple(shards))

@@ -10,6 +10,7 @@ manifest once they are there. A shard that another process is making is refused
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dig_jax.common import locks
-from dig_jax.common.files import remove_leftovers
+from dig_jax.common.files import make_folder, remove_leftovers
 from dig_jax.data import records
 from dig_jax.data.corpus import manifest, plans
 from dig_jax.data.render.produce import Request
@@ -52,9 +53,12 @@ def render_split(
     wanted = list(range(spec.shard_count) if shards is None else shards)
     try:
         render_shards(root, spec, config, workers, report, command, wanted)
-    finally:  # what is whole is told, whatever stopped the rest
-        if folder.is_dir():
-            summary = manifest.write_manifest(folder, spec, config)
+    except BaseException:  # what is whole is told, whatever stopped the rest
+        with contextlib.suppress(OSError):  # which may be the very disk that it is written to
+            if folder.is_dir():
+                manifest.write_manifest(folder, spec, config)
+        raise
+    summary = manifest.write_manifest(folder, spec, config)
     check_complete(folder, spec, wanted)
     return summary
 
@@ -81,6 +85,7 @@ def render_shards(
         return
     if command is None:
         check_renderer(config)
+    make_folder(folder)
     # by number alone: shards of another request would bear other names, and mix with these
     with locks.owned("--root", *(folder / f"shard-{shard:05d}.lock" for shard in missing)):
         _check_room(folder, config, total - done)
@@ -109,9 +114,10 @@ def finished_shards(
         entry = records.read_sidecar(path)
         if entry is None:
             continue
-        if entry["request"] != identity:
+        whole = records.is_whole(path, entry)
+        if whole and entry.get("request") != identity:  # else it is no sidecar of this file
             raise _other_request(path, entry, identity)
-        if records.is_whole(path, entry):
+        if whole:
             entries[shard] = entry
     return entries
 

@@ -6,7 +6,6 @@ Exit status 1, with the ids of the pairs, where anything does not hold.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 
 from dig_jax.common import machine, typed
 from dig_jax.common.commandline import path_of, seed_of, within
+from dig_jax.common.files import file_sha256
 from dig_jax.common.parallel import map_in_order
 from dig_jax.data import records
 from dig_jax.data.corpus.manifest import RENDERERS
@@ -82,7 +82,7 @@ def verify_split(
     folder: Path, sample: int, seed: int, workers: int, release: bool = False
 ) -> Outcome:
     """Check every record of a rendered split, and `sample` of them by rendering them again."""
-    manifest = json.loads((folder / records.MANIFEST).read_text())
+    manifest = records.read_manifest(folder)
     if manifest["renderer"] == "import":
         fault = "is imported: its labels are not ours to certify"
         return Outcome(comparison="nothing", found=[fault] if release else [])
@@ -125,7 +125,7 @@ def _check_shard(
 ) -> tuple[int, list[str]]:
     """Records checked in one shard, and what was found."""
     try:
-        if records.file_sha256(path) != sha256:
+        if file_sha256(path) != sha256:
             return 0, [f"{path.name} does not have the sha256 of the manifest"]
         read = records.read_shard(path)
     except Exception as error:  # array_record has no exception type of its own

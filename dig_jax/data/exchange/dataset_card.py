@@ -178,7 +178,8 @@ def _use_parquet(shown: SplitFacts) -> list[str]:
         "TRL reads `prompt` and `images`; `trl_reward` of `easyr1_reward.py`, given to "
         "`GRPOTrainer(reward_funcs=...)`, reads the column `answer`.",
         "dig_jax reads it back with `python -m dig_jax.data import THIS_FOLDER --root data "
-        f"--split {shown.name}`; with `masks/` the shards come back byte for byte.",
+        f"--split {shown.name}`; with `masks/` the shards come back byte for byte. "
+        "`sha256sum -c SHA256SUMS` compares every file with what was written.",
     ]
 
 

@@ -3,6 +3,7 @@
     OUT/README.md                                  the data set's card
     OUT/data/SPLIT-00000-of-0000N.parquet          pairs; OUT/masks/ the same for object ids
     OUT/easyr1_reward.py                           the reward, for EasyR1 and TRL
+    OUT/SHA256SUMS                                 of all files; `sha256sum -c`
     OUT/jsonl/SPLIT.jsonl  OUT/coco/SPLIT.json     with OUT/images/SPLIT/*.png
 
 The folder appears whole or not at all: it is written under a temporary name beside OUT.
@@ -22,11 +23,12 @@ from pathlib import Path
 
 from dig_jax.common import locks, typed
 from dig_jax.common.commandline import path_of, within
-from dig_jax.common.files import temporary
+from dig_jax.common.files import make_folder, telling_room, temporary
 from dig_jax.common.progress import progress
 from dig_jax.config import PromptConfig
 from dig_jax.data import records
 from dig_jax.data.exchange import example
+from dig_jax.data.exchange.checksums import write_sums
 from dig_jax.data.exchange.dataset_card import SplitFacts, card_text
 from dig_jax.data.exchange.example import Example
 from dig_jax.data.exchange.parquet import TableWriter
@@ -108,29 +110,41 @@ def export(
     names = _split_names(root, splits)
     _check_free(out, overwrite)
     opened = {name: records.open_split(root / name) for name in names}
-    question = PromptConfig().question
     with locks.owned("--out", out.parent / f".{out.name}.lock"):
         tmp = temporary(out)
-        tmp.mkdir(parents=True)
+        make_folder(tmp)
         try:
-            facts = []
-            for name, shards in opened.items():
-                with progress(name, "pairs") as report:
-                    facts.append(
-                        _export_split(
-                            tmp, name, shards, formats, masks, shard_bytes, question, report
-                        )
-                    )
-            shutil.copyfile(Path(__file__).with_name(REWARD_FILE), tmp / REWARD_FILE)
-            license_name = license_name or _license(facts)
-            text = card_text(
-                facts, formats=formats, masks=masks, license_name=license_name, question=question
-            )
-            (tmp / "README.md").write_text(text)
+            with telling_room(out):
+                facts = _write(tmp, opened, formats, masks, shard_bytes, license_name)
             _put_in_place(tmp, out)
         except BaseException:  # an interrupt too leaves nothing behind
             shutil.rmtree(tmp, ignore_errors=True)
             raise
+    return facts
+
+
+def _write(
+    out: Path,
+    opened: dict[str, list[Path]],
+    formats: list[str],
+    masks: bool,
+    shard_bytes: int,
+    license_name: str | None,
+) -> list[SplitFacts]:
+    """All files of an export below a folder that is there."""
+    question, facts = PromptConfig().question, []
+    for name, shards in opened.items():
+        with progress(name, "pairs") as report:
+            facts.append(
+                _export_split(out, name, shards, formats, masks, shard_bytes, question, report)
+            )
+    shutil.copyfile(Path(__file__).with_name(REWARD_FILE), out / REWARD_FILE)
+    license_name = license_name or _license(facts)
+    text = card_text(
+        facts, formats=formats, masks=masks, license_name=license_name, question=question
+    )
+    (out / "README.md").write_text(text)
+    write_sums(out)
     return facts
 
 
@@ -187,11 +201,11 @@ def _export_split(
     report: Callable[[int, int, str], None],
 ) -> SplitFacts:
     """One split in every format, in one pass, a shard of records in memory at a time."""
-    manifest = json.loads((shards[0].parent / records.MANIFEST).read_text())
+    manifest = records.read_manifest(shards[0].parent)
     facts = SplitFacts(split, manifest)
     sinks = []
     if "parquet" in formats:
-        sidecars = [records.read_sidecar(shard) for shard in shards]
+        sidecars = _sidecars(shards)
         note = {"split": split, "manifest": manifest, "sidecars": sidecars}
         sinks.append(_Tables(out, split, note, masks, shard_bytes, question))
     if "jsonl" in formats:
@@ -208,6 +222,15 @@ def _export_split(
     for sink in sinks:
         facts.files += sink.close()
     return facts
+
+
+def _sidecars(shards: list[Path]) -> list[dict | None]:
+    """Of all shards, or of none where a copy has only its shards; raises ValueError for others."""
+    told = [records.read_sidecar(shard) for shard in shards]
+    wrong = [records.sidecar(s) for s, one in zip(shards, told, strict=True) if one is None]
+    if wrong and (any(told) or any(path.is_file() for path in wrong)):
+        raise ValueError(records.sidecar_fault(wrong[0]))
+    return told
 
 
 def _examples(shards: list[Path], split: str) -> Iterator[Example]:

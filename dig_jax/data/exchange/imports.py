@@ -16,20 +16,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dig_jax.common import locks, typed
+from dig_jax.common import locks, sealed, typed
 from dig_jax.common.commandline import path_of, within
-from dig_jax.common.files import temporary, write_json
+from dig_jax.common.files import make_folder, temporary, write_json
 from dig_jax.common.progress import progress
 from dig_jax.config import DataConfig
 from dig_jax.data import records
-from dig_jax.data.exchange import example, parquet
+from dig_jax.data.exchange import checksums, example, parquet
 from dig_jax.data.exchange.bad_row import BadRow
 from dig_jax.data.exchange.foreign import Columns, foreign_rows, one_size, pair_of
 from dig_jax.data.exchange.foreign_boxes import FORMATS, FRAMES
 from dig_jax.data.exchange.shard_writer import ShardWriter
 
 _SHARD_PAIRS = 64
-_FILE = re.compile(r"(.+)-\d{5}-of-\d{5}")  # the stem of one of several files
+_FILE = re.compile(r"(.+)-\d{5}-of-(\d{5})")  # the stem of one of several files
 _MASKS = ("mask_a", "mask_b")
 
 
@@ -139,9 +139,11 @@ def import_split(
     typed.require(limit is None or limit > 0, "--limit", limit, "is below 1", "leave it out")
     if folder.exists():
         raise FileExistsError(f"{folder} exists; choose another --split or --root, or delete it")
+    for path in files:
+        _check_whole(path)
     with locks.owned("--root", folder.parent / f".{folder.name}.lock"):
         tmp = temporary(folder)
-        tmp.mkdir(parents=True)
+        make_folder(tmp)
         try:
             if columns is None and size is None and all(map(_note, files)):
                 made = _restore(files, tmp, split, limit)
@@ -170,14 +172,43 @@ def find_files(paths: Iterable[Path], split: str) -> list[Path]:
         inside = sorted(p for p in path.rglob("*.parquet") if p.parent.name != "masks")
         stems = [match[1] if (match := _FILE.fullmatch(p.stem)) else p.stem for p in inside]
         names = sorted(set(stems))
+        gone = [name for name in checksums.names(path) if name.startswith(f"data/{split}-")]
+        if split not in names and gone:  # another split in its place would be taken for it
+            raise FileNotFoundError(f"{path / gone[0]} is gone; copy, download or export it again")
         chosen = split if split in names else names[0] if len(names) == 1 else None
         if chosen is None:
             raise FileNotFoundError(
                 f"{path} holds parquet files of {', '.join(names) or 'no split'}, not of --split="
                 f"{split}; use one of these names or give the files themselves"
             )
-        found += [p for p, stem in zip(inside, stems, strict=True) if stem == chosen]
+        mine = [p for p, stem in zip(inside, stems, strict=True) if stem == chosen]
+        _check_all_there(path, mine)
+        found += mine
     return found
+
+
+def _check_all_there(folder: Path, files: list[Path]) -> None:
+    """A folder's files say how many there are."""
+    match = _FILE.fullmatch(files[0].stem)
+    if match and int(match[2]) != len(files):
+        raise FileNotFoundError(
+            f"{folder} holds {len(files)} of the {int(match[2])} files of {match[1]}; copy, "
+            "download or export the rest, or give the files themselves to import these alone"
+        )
+
+
+def _check_whole(path: Path) -> None:
+    """Raises ValueError where a file of an export, or its masks, are not what was written."""
+    out, ours = path.absolute().parent.parent, _note(path) is not None
+    masks = out / "masks" / path.name
+    if ours and masks.parent.is_dir() and not masks.is_file():
+        raise FileNotFoundError(
+            f"{masks} is gone; copy, download or export it again, or delete {masks.parent} to "
+            "import the pairs without their masks"
+        )
+    if path.absolute().parent.name == "data":
+        for file in filter(Path.is_file, (path.absolute(), masks)):
+            checksums.check_file(file, out, ours=ours)
 
 
 def _note(path: Path) -> dict | None:
@@ -205,7 +236,7 @@ def _restore(files: list[Path], folder: Path, split: str, limit: int | None) -> 
         return note["manifest"]
     shards.forget_sidecars()
     request = {"from": note["manifest"].get("request")}
-    return shards.manifest(split, files, request)
+    return sealed.sealed(shards.manifest(split, files, request))
 
 
 def _own_records(files: list[Path]) -> Iterator[bytes]:
@@ -265,4 +296,4 @@ def _import(
     request = {"images": list(columns.images), "boxes": columns.boxes, "frame": columns.frame}
     request["format"] = columns.format or "xyxy"
     counted = {"dropped": dict(dropped), "clipped_boxes": clipped}
-    return shards.manifest(split, files, request) | counted
+    return sealed.sealed(shards.manifest(split, files, request) | counted)

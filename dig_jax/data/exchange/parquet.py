@@ -7,11 +7,14 @@ pyarrow comes in here only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from dig_jax.common import sealed
 
 GROUP_ROWS = 32  # rows read to reach one of them
 _GROUP_BYTES = 16 << 20
@@ -94,13 +97,14 @@ class TableWriter:
             compression="snappy",
             use_dictionary=False,  # pictures do not repeat
             write_page_index=True,
+            write_page_checksum=True,
         )
 
 
 def _schema(columns: dict, note: dict) -> Any:
     arrow = _pyarrow()
     features = {"info": {"features": {name: _feature(kind) for name, kind in columns.items()}}}
-    metadata = {b"huggingface": json.dumps(features), _NOTE: json.dumps(note)}
+    metadata = {b"huggingface": json.dumps(features), _NOTE: json.dumps(sealed.sealed(note))}
     fields = [(name, _arrow_type(kind)) for name, kind in columns.items()]
     return arrow.schema(fields, metadata=metadata)
 
@@ -152,28 +156,45 @@ def count_rows(path: Path) -> int:
 
 
 def column_names(path: Path) -> list[str]:
-    return _open(path).schema_arrow.names
+    file = _open(path)
+    with _naming(path):
+        return file.schema_arrow.names
 
 
 def read_note(path: Path) -> dict | None:
     """What `TableWriter` was given to note, None for anybody else's file."""
-    note = (_open(path).schema_arrow.metadata or {}).get(_NOTE)
-    return note and json.loads(note)
+    file = _open(path)
+    with _naming(path):
+        note = (file.schema_arrow.metadata or {}).get(_NOTE)
+        return note and sealed.parse(note.decode())
 
 
 def read_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[dict]:
     """The rows of a file in order, a few of them in memory at a time."""
     file = _open(path)
     names = None if columns is None else list(columns)
-    for batch in file.iter_batches(batch_size=GROUP_ROWS, columns=names):
-        yield from batch.to_pylist()
+    batches = file.iter_batches(batch_size=GROUP_ROWS, columns=names)
+    rows: list | None = []
+    while rows is not None:
+        yield from rows
+        with _naming(path):
+            batch = next(batches, None)
+            rows = None if batch is None else batch.to_pylist()
 
 
 def _open(path: Path) -> Any:
     arrow = _pyarrow()
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; give a parquet file or a folder of them")
+    with _naming(path, "is not a parquet file"):
+        # pages that have a checksum, as ours, are compared with it
+        return arrow.parquet.ParquetFile(path, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, fault: str = "is damaged") -> Iterator[None]:
+    """Within it, whatever Arrow finds wrong names the file and the remedy."""
     try:
-        return arrow.parquet.ParquetFile(path)
-    except arrow.ArrowException as error:
-        raise ValueError(f"{path} is not a parquet file ({error})") from error
+        yield
+    except (OSError, ValueError, KeyError, _pyarrow().ArrowException) as error:
+        raise ValueError(f"{path} {fault} ({error}); copy, download or export it again") from error

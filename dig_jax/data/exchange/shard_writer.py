@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 
 import dig_jax
+from dig_jax.common import sealed
 from dig_jax.common.files import write_json
 from dig_jax.data import records
 from dig_jax.data.exchange import example, parquet
+
+_OWN = ("file", "count", "sha256", sealed.FIELD)  # of a sidecar, whatever facts it tells
 
 
 class ShardWriter:
@@ -26,8 +29,7 @@ class ShardWriter:
     def __init__(self, folder: Path, counts: Iterable[int], sidecars: list, total: int):
         self._folder, self._counts, self._total = folder, iter(counts), total
         self._facts = [
-            {k: v for k, v in (sidecar or {}).items() if k not in ("file", "count", "sha256")}
-            for sidecar in sidecars
+            {k: v for k, v in (sidecar or {}).items() if k not in _OWN} for sidecar in sidecars
         ]
         self._waiting: list[bytes] = []
         self._want = next(self._counts, 0)
@@ -57,14 +59,15 @@ class ShardWriter:
                 records.sidecar(path).unlink()
                 os.replace(path, named)
                 entry["file"] = named.name
-                write_json(records.sidecar(named), entry)
+                write_json(records.sidecar(named), sealed.sealed(entry))
         return self._entries
 
     def forget_sidecars(self) -> None:
         """Shards that are not the original ones do not carry their request."""
         for entry in self._entries:
             kept = {name: entry[name] for name in ("file", "count", "sha256")}
-            write_json(records.sidecar(self._folder / entry["file"]), kept)
+            path = records.sidecar(self._folder / entry["file"])
+            write_json(path, sealed.sealed(kept))
 
     def manifest(self, split: str, files: list[Path], request: dict) -> dict:
         """What `records.open_split` and `pipeline` read, and where the pairs come from."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import bisect
 import importlib.metadata
 import itertools
-import json
 import os
 import shutil
 import sys
@@ -25,12 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.common import sealed
 from dig_jax.common.files import remove_leftovers, temporary, write_json
 from dig_jax.data import records
 from dig_jax.inputs.images import Size, resize
 
 FOLDER = "decoded"
-_FORMAT = 2  # of the two files; another number makes every copy anew
+_FORMAT = 3  # of the two files; another number makes every copy anew
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _copies(shards: Sequence[Path], record_size: Size, size: Size) -> Iterator[_
     """One per shard that holds pairs, in order."""
     if not shards:
         return
-    entries = json.loads((shards[0].parent / records.MANIFEST).read_text())["shards"]
+    entries = records.read_manifest(shards[0].parent)["shards"]
     folder = shards[0].parent / FOLDER / f"{size[1]}x{size[0]}"
     first = 0
     for shard, entry in zip(shards, entries, strict=True):
@@ -165,7 +165,7 @@ def _copies(shards: Sequence[Path], record_size: Size, size: Size) -> Iterator[_
 def _read_facts(copy: _Copy) -> dict | None:
     """What a copy's .json tells; None where copy and .json are not whole or not of this shard."""
     try:
-        facts = json.loads(copy.facts.read_text())
+        facts = sealed.parse(copy.facts.read_text(encoding="utf-8"))
         length = copy.path.stat().st_size
         whole = all(facts[name] == value for name, value in copy.origin.items())
         lists = ("boxes_px", "kinds", "crc32")
@@ -211,7 +211,7 @@ def _make(copy: _Copy, pair_at: Callable[[int], records.Pair]) -> None:
             os.fsync(file.fileno())
         os.replace(tmp, copy.path)
         facts = {**copy.origin, "boxes_px": boxes_px, "kinds": types, "crc32": crc32}
-        write_json(copy.facts, facts)
+        write_json(copy.facts, sealed.sealed(facts))
     except OSError as error:
         free = shutil.disk_usage(copy.path.parent).free
         raise OSError(

@@ -25,7 +25,13 @@ from pathlib import Path
 from etils import epath
 
 from dig_jax.common.addresses import folder_at, is_remote, reaching
-from dig_jax.common.files import read_json, remove_leftovers, temporary, write_text
+from dig_jax.common.files import (
+    file_sha256,
+    read_sealed,
+    remove_leftovers,
+    temporary,
+    write_text,
+)
 from dig_jax.data import records
 
 CACHE = Path(".cache/data")  # below the working directory; git ignores it
@@ -48,7 +54,7 @@ def digest_of(root: str, split: str) -> str | None:
     path = copy_of(root, split) / records.MANIFEST
     if not path.is_file():
         return None
-    shards = read_json(path, f"copy or render {path.parent} again")["shards"]
+    shards = read_sealed(path, f"copy or render {path.parent} again")["shards"]
     counts = [shard["count"] for shard in shards]
     text = json.dumps([counts, [shard["sha256"] for shard in shards]])
     return f"{sum(counts)} pairs {hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -91,7 +97,10 @@ def _read_manifest(there: epath.Path) -> str:
             f"{path} does not exist; copy a rendered split there by `gcloud storage rsync "
             f"--recursive FOLDER {there}`"
         ) from error
-    manifest = json.loads(text)
+    try:
+        manifest = records.parse_manifest(text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}; copy the split there again, whole") from error
     if not manifest["complete"]:
         raise FileNotFoundError(
             f"{there} has {len(manifest['shards'])} of {manifest['shard_count']} shards; finish "
@@ -122,7 +131,7 @@ def _copy(there: epath.Path, here: Path, entries: list[dict]) -> None:
 
 
 def _is_here(path: Path, sha256: str) -> bool:
-    return path.is_file() and records.file_sha256(path) == sha256
+    return path.is_file() and file_sha256(path) == sha256
 
 
 def _copy_shard(there: epath.Path, here: Path, entry: dict) -> None:

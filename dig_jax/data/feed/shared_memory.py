@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import threading
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")  # where Linux keeps what processes share
@@ -94,7 +94,14 @@ def _remove_abandoned() -> None:
 
 def begin_worker(prefix: str) -> None:
     """In a worker: its segments begin with `prefix`, and it ends when its parent does."""
-    shared_memory._SHM_NAME_PREFIX = f"/{prefix}"  # a Python without it names them otherwise
+
+    def new_name() -> str:
+        name = f"/{prefix}{secrets.token_hex(2)}"
+        # before the segment exists: the thread below may end this process between the two
+        resource_tracker.register(name, "shared_memory")
+        return name
+
+    shared_memory._make_filename = new_name  # a Python without it names them otherwise
     parent = multiprocessing.parent_process()
     threading.Thread(target=_leave_after, args=(parent,), daemon=True).start()
 

@@ -2,8 +2,8 @@
 
 import bisect
 import contextlib
+import hashlib
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +85,8 @@ class PairSource:
     def picture_hashes(self, index: int) -> set[bytes]:
         """Of both pictures as they are stored: equal for equal pictures of one encoder."""
         with self._named(index):
-            return records.picture_hashes(self._bytes[index])
+            fields = records.unpack(self._bytes[index])
+            return {hashlib.sha256(fields[name]).digest() for name in ("image_a", "image_b")}
 
     def _pair(self, index: int) -> records.Pair:
         """A record as it is on disk, without masks."""
@@ -99,6 +100,8 @@ class PairSource:
         """Puts file and record before whatever is wrong with them."""
         try:
             yield
+        except MemoryError:
+            raise  # says nothing about the record
         except Exception as error:  # a checksum failure has no type of its own
             raise ValueError(f"{self._where(index)}: {error}") from error
 
@@ -141,7 +144,7 @@ def _check_box_counts(files: list[Path], cfg: DataConfig) -> None:
     if not files:
         return
     folder = files[0].parent
-    counts = json.loads((folder / records.MANIFEST).read_text()).get("k", {})
+    counts = records.read_manifest(folder).get("k", {})
     most = max(map(int, counts), default=0)
     if most > cfg.max_boxes:
         raise ValueError(

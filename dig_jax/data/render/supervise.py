@@ -34,6 +34,7 @@ _RECYCLE = 1000  # pairs: Blender grows by some kB per render
 _MOST_DEATHS = 2
 _DEATHS_WITHOUT_A_PAIR = 8  # and a pair per worker: past it nothing works, not just one pair
 _MOST_SLOW_STARTS = 3  # in a row: a crowded machine is slow for a while, not for ever
+_NO_MEMORY = ("MemoryError", "bad_alloc", "Cannot allocate memory")  # NumPy's, C++'s, the system's
 _ASLEEP_S = 5.0  # a turn takes about a second; longer means this process was not run at all
 
 
@@ -240,6 +241,7 @@ class _Pool:
     def _bury(self, worker: _Worker, cause: str, timed_out: bool = False) -> None:
         """Give a dead worker's job back and start another one."""
         complaint, job, started = worker.complaint(), worker.job, bool(worker.renderer)
+        complaint += _memory_hint(cause, complaint)
         self._retire(worker)
         self.slow_starts += timed_out and not started
         if not started and (not timed_out or self.slow_starts >= _MOST_SLOW_STARTS):
@@ -281,6 +283,13 @@ class _Pool:
                 worker.process.kill()
             self._retire(worker)
         self.selector.close()
+
+
+def _memory_hint(cause: str, complaint: str) -> str:
+    """What to do where a worker ended for want of memory; empty for any other end."""
+    if "exit status -9" not in cause and not any(word in complaint for word in _NO_MEMORY):
+        return ""
+    return "; it found no memory left: use fewer --workers, the same command continues"
 
 
 def scratch_root() -> Path:

@@ -24,7 +24,8 @@ RUN = (
     "eval.pairs=8", "eval.batch=4", "eval.samples=2", "eval.every=3", "log.samples_every=2",
     "checkpoint.every=2", "data.workers=1",
 )  # fmt: skip
-CLOCKS = ("time", "cpu_s", "cpu_s_per_pair", "seconds", "crc")  # fields that no rerun repeats
+# Fields that no rerun repeats: clocks, and checksums of what holds one.
+CLOCKS = ("time", "cpu_s", "cpu_s_per_pair", "seconds", "crc", "seal")
 ARRAYS = "_METADATA"  # the file that Orbax writes into every folder of arrays
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dig_jax.common import typed
+from dig_jax.common.sealed import sealed
 from dig_jax.data import __main__ as commands
 from dig_jax.data import records
 from dig_jax.data.corpus import manifest
@@ -187,7 +188,7 @@ def test_a_release_refuses_what_must_not_be_published(copy):
     told = json.loads(path.read_text())
     config = dataclasses.replace(CONFIG, renderer="numpy")
     told |= {"settings": typed.to_plain(config), "look": config.fingerprint()}
-    path.write_text(json.dumps({**told, "complete": False}))
+    path.write_text(json.dumps(sealed({**told, "complete": False})))
     found = check(copy, release=True)
     assert any("rendered by 'numpy'" in line for line in found)
     assert any("has 2 of 2 shards" in line for line in found)

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from dig_jax.common.files import temporary, write_json
 from dig_jax.data import records
 from dig_jax.data.feed import decoded
 from dig_jax.inputs.images import resize
@@ -37,7 +38,7 @@ def write(folder, *, salt=0, shards=2):
         for path, part in zip(paths, np.array_split(np.arange(COUNT), shards), strict=True)
     ]
     manifest = {"complete": True, "shard_count": shards, "shards": entries}
-    records.write_json(folder / records.MANIFEST, manifest)
+    write_json(folder / records.MANIFEST, manifest)
     return paths
 
 
@@ -220,7 +221,7 @@ def test_what_a_killed_process_left_is_cleared_away(split):
     dead.wait()
     open_copies(split)
     first = files(split)[0]
-    left = records.temporary(first).name.rpartition("-")[0] + f"-{dead.pid}"
+    left = temporary(first).name.rpartition("-")[0] + f"-{dead.pid}"
     first.with_name(left).write_bytes(b"half")
     first.unlink()
     assert_holds(open_copies(split))

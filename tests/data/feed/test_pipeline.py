@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dig_jax.common import typed
+from dig_jax.common.files import write_json
 from dig_jax.config import Config, CurriculumConfig, DataConfig, EvalConfig, Stage
 from dig_jax.data import records
 from dig_jax.data.feed import checks, curriculum, pipeline, workers
@@ -41,7 +42,7 @@ def write_split(root, split, pairs, *, shards=2):
         path = folder / records.shard_name(number, shards)
         entries.append(records.write_shard(path, [records.encode(pairs[i]) for i in part], {}))
     manifest = {"complete": True, "shard_count": shards, "shards": entries}
-    records.write_json(folder / records.MANIFEST, manifest)
+    write_json(folder / records.MANIFEST, manifest)
 
 
 @pytest.fixture

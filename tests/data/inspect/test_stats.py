@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from dig_jax.common.sealed import sealed
 from dig_jax.data import records
 from dig_jax.data.__main__ import main
 from dig_jax.data.corpus.on_disk import open_splits
@@ -93,7 +94,7 @@ def test_a_value_that_could_not_be_drawn_gets_no_p(copy):
     path = copy / "mixed" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["request"]["draw"]["k_high"] = 2
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
     k = figures(copy, "mixed")["splits"]["mixed"]["k"]
     assert k["p"] is None
     assert set(k["counts"]) == {"1", "2", "3"}
@@ -150,7 +151,7 @@ def test_a_seen_split_that_shows_a_held_out_thing_is_a_fault(copy):
     shown = figures(copy, "mixed")["splits"]["mixed"]["combos_shown"]
     combo = max(shown, key=shown.get)
     manifest["settings"]["held_out"].append(combo)
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
     faults = figures(copy, "mixed")["faults"]
     assert faults == [f"mixed shows {shown[combo]} things that are held out"]
 
