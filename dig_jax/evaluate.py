@@ -16,7 +16,7 @@ import numpy as np
 
 from dig_jax.boxes import unit_from_px
 from dig_jax.common.commandline import clear_errors, place_of
-from dig_jax.common.files import write_sealed
+from dig_jax.common.files import NoRoom, make_folder, write_sealed
 from dig_jax.config import Config, config_hash
 from dig_jax.config.commandline import add_config_arguments, config_from
 from dig_jax.data.feed.batch import Batch
@@ -27,7 +27,7 @@ from dig_jax.mesh import distributed
 from dig_jax.model.params import Params, placed_shapes
 from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.custom import find_function
-from dig_jax.run import best, checkpoint
+from dig_jax.run import best, checkpoint, manifest
 from dig_jax.run.scorer import make_evaluator
 from dig_jax.run.session import Session, load_weights, open_session
 from dig_jax.scoring.metrics import METRICS
@@ -72,8 +72,10 @@ def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session 
     body = {"name": name, "protocol": protocol, "summary": summary, "rows": rows}
     if jax.process_index() == 0:
         folder = Path(cfg.run_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_sealed(folder / f"eval_{name}.json", body)
+        with clear_errors(NoRoom):
+            make_folder(folder)
+            body[manifest.RUN] = manifest.number_for(folder, checkpoint.run_number(cfg))
+            write_sealed(folder / f"eval_{name}.json", body)
     return summary
 
 

@@ -7,20 +7,23 @@ curves.png, contact_before.png, contact_after.png and pair.png beside them. No m
 """
 
 import argparse
+import json
+import os
 import statistics
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dig_jax.common.commandline import place_of
-from dig_jax.common.files import write_text
+from dig_jax.common.files import NoRoom, telling_room, write_text
 from dig_jax.config import Config, from_json
 from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.pictures import contact, curves
-from dig_jax.run.manifest import read_manifest
-from dig_jax.run.runlog import read_rows
+from dig_jax.run import checkpoint, manifest
+from dig_jax.run.runlog import read_rows, told_gap
 from dig_jax.scoring.table import (
     NAMES,
     Evaluation,
@@ -41,11 +44,12 @@ def read_evaluations(run_dir: Path) -> dict[str, Evaluation]:
     Raises FileNotFoundError unless there are `before` and `after`, and ValueError naming the
     field when their protocols or pairs differ: such numbers must not stand in one table.
     """
-    found = {}
+    found, run = {}, manifest.number_of(run_dir)
     for name in NAMES:
         path = run_dir / f"eval_{name}.json"
         if path.is_file():
             found[name] = read_evaluation(path)
+            manifest.check_number(path, found[name], run, "delete it, and evaluate again")
         elif name != "pixel_diff":
             flag = " --from-run" if name == "after" else ""
             raise FileNotFoundError(
@@ -80,14 +84,16 @@ def verdict(before: Evaluation, after: Evaluation) -> str:
     return f"{rise}, NOT outside the intervals: {high:.3f} >= {low:.3f}"
 
 
-def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list[str]:
-    """Writes every picture that the run's files allow; returns what was left out, and why."""
+def draw(run_dir: Path, out: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list[str]:
+    """Writes to `out` every picture that the files allow; returns what was left out, and why."""
     left_out = []
     try:
         stages = [max(s.weights, key=s.weights.get) for s in cfg.curriculum.stages]
         rows = read_rows(run_dir)
         title = f"{cfg.name}: {sum(row['kind'] == 'train' for row in rows)} steps"
-        curves.curves(run_dir / "curves.png", rows, title=title, stages=stages)
+        if gap := told_gap(rows, checkpoint.latest_step(run_dir) or 0):
+            left_out.append(f"of curves.png: {gap}")
+        curves.curves(out / "curves.png", rows, title=title, stages=stages)
     except (ValueError, ImportError) as error:  # matplotlib comes with the extra [report]
         left_out.append(f"curves.png: {error}")
     try:
@@ -96,12 +102,12 @@ def draw(run_dir: Path, cfg: Config, evaluations: dict[str, Evaluation]) -> list
         batches = eval_pairs(scored, protocol["split"])
         images = np.concatenate([batch.images[batch.real] for batch in batches])
         for name in ("before", "after"):
-            path = run_dir / f"contact_{name}.png"
+            path = out / f"contact_{name}.png"
             title = f"{cfg.name}, {name} training: held-out pairs"
             contact.contact_sheet(path, images, drawn_rows(evaluations[name]), title=title)
         rows = drawn_rows(evaluations["after"])
         shown = contact.example(rows)
-        contact.pair_picture(run_dir / "pair.png", images[shown], rows[shown])
+        contact.pair_picture(out / "pair.png", images[shown], rows[shown])
     except (FileNotFoundError, ValueError) as error:  # a run folder may travel without its data
         left_out.append(f"contact sheets: {error}")
     return left_out
@@ -155,7 +161,9 @@ def report_text(run_dir: Path, cfg: Config, evaluations, left_out: list[str]) ->
 
 def _made_by(run_dir: Path) -> str:
     """The last start of the run, what it depends on, and what later starts changed."""
-    starts = read_manifest(run_dir).get("starts", [{}])
+    starts = manifest.read_manifest(run_dir).get("starts")
+    if not starts:
+        return f"Not told: {manifest.NAME} is not there, or the run has not started."
     facts = dict(starts[-1])
     table = facts.pop("depends", {})
     for name in ("first_step", "changed", "accepted", "stopped"):
@@ -182,13 +190,21 @@ def _made_by(run_dir: Path) -> str:
 def write_report(run_dir: str | Path) -> str:
     """Writes report.md and the pictures; returns the table and the verdict for the console."""
     run_dir = Path(run_dir)
-    snapshot = run_dir / "config.json"
-    if not snapshot.is_file():
-        raise FileNotFoundError(f"{snapshot} does not exist; is {run_dir} a run folder?")
-    cfg = from_json(snapshot.read_text())
+    settings = manifest.read_settings(run_dir)
+    if not settings:
+        raise FileNotFoundError(
+            f"{run_dir / manifest.SETTINGS} does not exist; is {run_dir} a run folder? The command "
+            f"that trains there writes it"
+        )
+    cfg = from_json(json.dumps(settings))
     evaluations = read_evaluations(run_dir)
-    left_out = draw(run_dir, cfg, evaluations)
-    write_text(run_dir / "report.md", report_text(run_dir, cfg, evaluations, left_out))
+    with telling_room(run_dir / "report.md"):
+        # beside, so that a full disk leaves the pictures of the report before
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=run_dir) as beside:
+            left_out = draw(run_dir, Path(beside), cfg, evaluations)
+            for path in sorted(Path(beside).iterdir()):
+                os.replace(path, run_dir / path.name)
+        write_text(run_dir / "report.md", report_text(run_dir, cfg, evaluations, left_out))
     lines = table(evaluations, metric_labels(evaluations["after"]))
     pairs = len(evaluations["after"]["rows"])
     notes = [f"left out: {reason}" for reason in left_out]
@@ -205,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         print(write_report(args.run_dir))
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, NoRoom, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     print(f"\nwritten: {Path(args.run_dir) / 'report.md'} and its pictures")

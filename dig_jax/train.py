@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from dig_jax.common.commandline import clear_errors, within
+from dig_jax.common.files import NoRoom
 from dig_jax.common.locks import Taken
 from dig_jax.config import config_text
 from dig_jax.config.commandline import parse_with_config
@@ -24,7 +25,7 @@ from dig_jax.learner.state import TrainState, enter_stage
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.distributed import joined
 from dig_jax.mesh.notice import stop_on_notice
-from dig_jax.run import checkpoint, memory, resume
+from dig_jax.run import checkpoint, memory, papers, resume
 from dig_jax.run.dryrun import dry_run
 from dig_jax.run.experience import Experience, make_draw
 from dig_jax.run.guard import stop_if_not_finite
@@ -126,12 +127,13 @@ def main() -> None:
             held.enter_context(resume.owned(cfg))
             session = open_session(cfg)
             done = resume.check_start(cfg)
+            papers.check_papers(cfg)
             memory.check_fits(session, session.prompt.tokens.shape[1])
         if jax.process_index() == 0:
             print(config_text(cfg), flush=True)
         if done == cfg.steps and not is_pending(cfg):
             return resume.tell_done(cfg)
-        with clear_errors(checkpoint.NoRoom, Taken):
+        with clear_errors(NoRoom, Taken):
             train(session)
 
 

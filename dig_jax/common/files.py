@@ -18,9 +18,12 @@ from dig_jax.common import machine, sealed
 
 _TMP = ".tmp-"
 _NUMBERS = count()
-_NO_ROOM_OR_RIGHTS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
-)  # fmt: skip
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_RIGHTS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+class NoRoom(OSError):
+    """The disk cannot take what was to be written, or may not be written to; tells a way on."""
 
 
 def file_sha256(path: Any) -> str:
@@ -47,6 +50,37 @@ def write_text(path: str | Path, text: str) -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def create_text(path: Path, text: str) -> bool:
+    """Writes a whole file where there is none; False where there is one. Of several who try at
+    once one succeeds.
+
+    Raises OSError as `telling_room`.
+    """
+    part = temporary(path)
+    try:
+        with telling_room(path):
+            part.write_text(text)
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        if not part.is_file() or part.read_text() != text:
+            raise
+        return _create_without_links(path, text)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_links(path: Path, text: str) -> bool:
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
 
 
 def write_json(path: str | Path, value: Any, *, indent: int = 1) -> None:
@@ -109,17 +143,29 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def telling_room(path: Path, remedy: str = "") -> Iterator[None]:
-    """Within it, an OSError for want of room or rights names `path`, the room, and a way on."""
+    """Within it, an error for want of room or rights is `NoRoom`: `path`, the room, a way on.
+
+    Libraries that write by themselves raise what they like: it is known by its text.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM_OR_RIGHTS:
+    except NoRoom:
+        raise
+    except Exception as error:
+        if not (is_no_room(error) or getattr(error, "errno", None) in _NO_RIGHTS):
             raise
         place = next(parent for parent in path.absolute().parents if parent.is_dir())
         free = shutil.disk_usage(place).free
         remedy = remedy or "free some space or mend its rights, and run the same command again"
-        text = f"{path} could not be written ({error.strerror or error})"
-        raise OSError(f"{text}; the disk has {free / 1e6:.1f} MB left; {remedy}") from error
+        why = getattr(error, "strerror", None) or f"{error}"[:300]
+        text = f"{path} could not be written ({why})"
+        raise NoRoom(f"{text}; the disk has {free / 1e6:.1f} MB left; {remedy}") from error
+
+
+def is_no_room(error: Exception) -> bool:
+    """Whether an error of any library says that a disk is full."""
+    texts = (os.strerror(number) for number in _NO_ROOM)
+    return getattr(error, "errno", None) in _NO_ROOM or any(t in str(error) for t in texts)
 
 
 def make_folder(folder: Path) -> None:

@@ -30,7 +30,7 @@ import fsspec
 
 from dig_jax.common import machine
 from dig_jax.common.addresses import is_remote, reaching
-from dig_jax.common.files import telling_room, temporary
+from dig_jax.common.files import create_text, temporary
 
 NAME = "owner.lock"  # in a folder that has one owner
 BEAT_S = 20.0  # an owner's touch
@@ -216,28 +216,7 @@ class _File:
         return made
 
     def create(self, text: str) -> bool:
-        part = temporary(self._path)
-        try:
-            with telling_room(self._path):
-                part.write_text(text)
-            os.link(part, self._path)
-        except FileExistsError:
-            return False
-        except OSError:
-            if not part.is_file() or part.read_text() != text:
-                raise
-            return self._create_without_links(text)
-        finally:
-            part.unlink(missing_ok=True)
-        return True
-
-    def _create_without_links(self, text: str) -> bool:
-        try:
-            with self._path.open("x") as file:
-                file.write(text)
-        except FileExistsError:
-            return False
-        return True
+        return create_text(self._path, text)
 
     def read(self) -> Seen | None:
         try:

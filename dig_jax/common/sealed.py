@@ -5,6 +5,7 @@ Objects without one, as older versions wrote them, are taken as they are.
 
 import hashlib
 import json
+from typing import Any
 
 FIELD = "seal"
 
@@ -12,7 +13,7 @@ FIELD = "seal"
 def sealed(value: dict) -> dict:
     """The object with the checksum of all its other fields, last."""
     rest = {name: field for name, field in value.items() if name != FIELD}
-    return {**rest, FIELD: _digest(rest)}
+    return {**rest, FIELD: checksum(rest)}
 
 
 def parse(text: str) -> dict:
@@ -25,11 +26,12 @@ def parse(text: str) -> dict:
         raise ValueError(f"holds a {type(value).__name__} in place of an object")
     if FIELD in value and sealed(value)[FIELD] != value[FIELD]:
         raise ValueError(f"was changed: its fields do not have the checksum {value[FIELD]!r}")
-    if value and FIELD not in value and _digest(dict([*value.items()][:-1])) in value.values():
+    if value and FIELD not in value and checksum(dict([*value.items()][:-1])) in value.values():
         raise ValueError(f"was changed: its checksum is not called {FIELD!r}")
     return value
 
 
-def _digest(fields: dict) -> str:
+def checksum(fields: Any) -> str:
+    """Sixteen hex digits of a JSON value, the same of what is read back from its text."""
     text = json.dumps(fields, separators=(",", ":"))  # JSON keeps the order of fields
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from dig_jax.common import typed
+from dig_jax.common import sealed, typed
 from dig_jax.config.tree import Config
 
 
@@ -25,9 +25,18 @@ def to_json(config: Config) -> str:
     return json.dumps(typed.to_plain(config), indent=2) + "\n"
 
 
+_OF_A_RUN = ("run", sealed.FIELD)  # what a run folder's config.json has beside
+
+
 def from_json(text: str) -> Config:
-    """Config from `to_json`'s text; unknown names raise KeyError, every rule is checked."""
-    return typed.from_plain(Config, json.loads(text))
+    """Config from `to_json`'s text, or from a run folder's config.json.
+
+    Unknown names raise KeyError, every rule is checked.
+    """
+    plain = json.loads(text)
+    if isinstance(plain, dict):
+        plain = {name: value for name, value in plain.items() if name not in _OF_A_RUN}
+    return typed.from_plain(Config, plain)
 
 
 def config_hash(config: Config) -> str:

@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")
     try:
         print(COMMANDS[args.command](args))
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
     return 0

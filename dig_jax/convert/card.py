@@ -11,7 +11,7 @@ from dig_jax.config import Config, config_hash
 from dig_jax.data.feed.fetch import copy_of
 from dig_jax.hf.files import local_companions
 from dig_jax.run.checkpoint import latest_step, root_of
-from dig_jax.run.manifest import read_manifest
+from dig_jax.run.manifest import check_number, number_of, read_manifest
 from dig_jax.scoring.metrics import METRICS
 from dig_jax.scoring.table import NAMES, markdown, read_evaluation
 
@@ -141,6 +141,9 @@ def _scores(cfg: Config, step: int) -> str:
     """A table with intervals of the evaluations there are, and under which protocol each."""
     paths = sorted(Path(cfg.run_dir).glob("eval_*.json"))
     found = {path.stem.removeprefix("eval_"): read_evaluation(path) for path in paths}
+    for path in paths:
+        evaluation = found[path.stem.removeprefix("eval_")]
+        check_number(path, evaluation, number_of(cfg.run_dir), "delete it, and evaluate again")
     missing = [NAMES[name] for name in NAMES if name not in found]
     notes = [f"Not evaluated, or not in the run folder: {', '.join(missing)}."] if missing else []
     if not found:
@@ -183,7 +186,7 @@ def _made_by(path: Path, cfg: Config) -> str:
     lines = [f"- configuration: {config_hash(cfg)}, whole in `dig_jax.json`"]
     if not path.is_file():
         return "\n".join([*lines, "- commit and versions: no manifest.json in the run folder"])
-    start = read_manifest(path.parent)["starts"][-1]
+    start = (read_manifest(path.parent).get("starts") or [{}])[-1]
     versions = ", ".join(f"{name} {value}" for name, value in start.get("versions", {}).items())
     facts = {name: start.get(name) for name in ("commit", "time", "device", "devices", "platform")}
     facts["versions"] = versions or None

@@ -13,10 +13,10 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from dig_jax.common import locks
-from dig_jax.common.files import write_json
+from dig_jax.common.files import telling_room, write_json
 from dig_jax.common.json_files import read_json
 from dig_jax.hf import settings
-from dig_jax.hf.checksums import write_checksums
+from dig_jax.hf.checksums import CHECKSUMS, write_checksums
 from dig_jax.hf.files import INDEX, SINGLE, companions
 from dig_jax.hf.portable import portable_bytes
 from dig_jax.model.config import ModelConfig
@@ -77,7 +77,8 @@ def save_hf(
 
 def check_target(folder: Path) -> None:
     """Raises FileExistsError where a folder holds something other than a checkpoint."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    ours = any((folder / name).is_file() for name in ("config.json", CHECKSUMS))
+    if folder.exists() and any(folder.iterdir()) and not ours:
         raise FileExistsError(f"{folder} holds something other than a checkpoint; name another")
 
 
@@ -90,7 +91,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     partial = folder.parent / f".{folder.name}.partial"
-    with locks.owned("--out", folder.parent / f".{folder.name}.lock"):
+    with telling_room(folder), locks.owned("--out", folder.parent / f".{folder.name}.lock"):
         if partial.exists():  # left by a kill
             shutil.rmtree(partial)
         partial.mkdir()

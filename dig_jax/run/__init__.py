@@ -4,6 +4,7 @@ session      model, prompt and weights on a mesh, checked before anything is com
 checkpoint   whole or absent, restorable onto any mesh; best: the weights that validated best
 arrays       trees by Orbax, parameters without a run; digest: a number for their bits
 resume       whether a run may start or go on in its folders, which have one owner at a time
+papers       its files, looked through before it goes on
 depends      what its numbers depend on beside its configuration; manifest: each of its starts
 experience   one draw of answers with their rewards; guard: a step that is not finite
 scorer       answers to held-out pairs, scored; validation: while it trains; samples: drawn

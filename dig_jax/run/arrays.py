@@ -1,5 +1,6 @@
 """Trees of arrays by Orbax: read straight to their places, proved; parameters without a run."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dig_jax.common.addresses import check_plain, folder_at
+from dig_jax.common.addresses import check_plain, folder_at, is_remote
+from dig_jax.common.files import telling_room, write_text
 from dig_jax.run import digest
 
 PARAMS = "params"  # in a folder made by `convert import`: parameters without a run
@@ -56,12 +58,18 @@ def save_params(folder: str | Path, params: Any) -> None:
     """
     check_plain("folder", folder)
     where, saved = folder_at(folder) / PARAMS, {PARAMS: params}
-    with jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
+    room = telling_room(Path(where)) if not is_remote(folder) else contextlib.nullcontext()
+    with room, jax.transfer_guard("allow"), ocp.PyTreeCheckpointer() as writer:
         writer.save(where, saved)
         told = digest.digest_of(saved)
     prove(where, saved)
     if jax.process_index() == 0:
-        (folder_at(folder) / DIGEST).write_text(json.dumps(told) + "\n")
+        write_anywhere(folder_at(folder) / DIGEST, json.dumps(told) + "\n")
+
+
+def write_anywhere(path: epath.Path, text: str) -> None:
+    """An object of a bucket is there completely or not at all without any help."""
+    path.write_text(text) if is_remote(path) else write_text(path, text)
 
 
 def has_params(folder: str | Path) -> bool:

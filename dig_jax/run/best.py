@@ -2,7 +2,8 @@
 
     <root>/best/<steps done>/params        parameters alone, by Orbax
     <root>/best/<steps done>/config.json   the resolved configuration
-    <root>/best/<steps done>/best.json     step, metric, value, protocol; written last
+    <root>/best/<steps done>/best.json     step, metric, value, protocol, the run's number, and the
+                                           checksums of the other files; sealed, written last
 
 The root is that of the checkpoints (`checkpoint.root_of`), a folder or one in a bucket. Of these
 folders the newest is the best. The one before it stays until a checkpoint is as new as the
@@ -11,21 +12,26 @@ against one of the same protocol: after another, the next validation is the best
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
 from etils import epath
 
-from dig_jax.common.addresses import folder_at, is_remote
-from dig_jax.common.files import read_json, write_text
+from dig_jax.common.addresses import folder_at
+from dig_jax.common.files import file_sha256, read_sealed
+from dig_jax.common.sealed import sealed
 from dig_jax.common.typed import differences
 from dig_jax.config import Config, best_score, to_json
 from dig_jax.data.feed.fetch import digest_of
 from dig_jax.mesh import distributed
 from dig_jax.run import arrays, checkpoint
+from dig_jax.run.manifest import RUN, SETTINGS, check_number, number_of
+from dig_jax.run.runlog import read_rows
 
 FOLDER, FACTS = "best", "best.json"
+_BESIDE = (SETTINGS, arrays.DIGEST)
 
 
 class BestKeeper:
@@ -45,6 +51,8 @@ class BestKeeper:
                 if folder not in stands or not _facts(folder):
                     _remove(folder)
         past = [facts for facts in map(_facts, stands) if facts]
+        if self._metric and jax.process_index() == 0:
+            _tell_lost(cfg, first_step, self._metric, past)
         self._protocol = protocol_of(cfg, self._metric) if self._metric else {}
         if past and past[-1]["metric"] == self._metric:
             changed = differences(past[-1].get("protocol", self._protocol), self._protocol)
@@ -69,10 +77,11 @@ class BestKeeper:
         folder = _home(self._root) / str(step)
         arrays.save_params(folder, params)
         if jax.process_index() == 0:
-            _write(folder / "config.json", to_json(self._cfg))
+            arrays.write_anywhere(folder / SETTINGS, to_json(self._cfg))
             facts = {"step": step, "metric": self._metric, "value": value}
-            facts["protocol"] = self._protocol
-            _write(folder / FACTS, json.dumps(facts) + "\n")
+            facts |= {"protocol": self._protocol, RUN: number_of(self._cfg.run_dir)}
+            facts["beside"] = {name: file_sha256(folder / name) for name in _BESIDE}
+            arrays.write_anywhere(folder / FACTS, json.dumps(sealed(facts)) + "\n")
             self._prune(step)
         self._value = value
         return True
@@ -101,6 +110,21 @@ def protocol_of(cfg: Config, metric: str) -> dict[str, Any]:
     return protocol
 
 
+def _tell_lost(cfg: Config, first_step: int, metric: str, past: list[dict]) -> None:
+    """Says where the rows tell of a better validation than that of the weights that are kept."""
+    rows = read_rows(cfg.run_dir, kind="eval") if first_step else []
+    scores = {row["step"] + 1: row[metric] for row in rows if metric in row}
+    scores = {step: value for step, value in scores.items() if step <= first_step}
+    kept = past[-1]["value"] if past and past[-1]["metric"] == metric else -math.inf
+    best = max(scores, key=scores.get, default=None)
+    if best is not None and scores[best] > kept:
+        print(
+            f"the best weights of step {best} ({metric} {scores[best]:.4g} by its row) are not in "
+            f"{_home(checkpoint.root_of(cfg))}: those of later validations are judged without",
+            flush=True,
+        )
+
+
 def read_best(root: str | Path) -> dict:
     """{step, metric, value} of a run's best weights; the root as `checkpoint.find_root` says it.
 
@@ -112,7 +136,7 @@ def read_best(root: str | Path) -> dict:
 
 def best_config(root: str | Path) -> str:
     """The JSON of the configuration that made them."""
-    return (_best_folder(root) / "config.json").read_text()
+    return (_best_folder(root) / SETTINGS).read_text()
 
 
 def load_best(root: str | Path, like: Any) -> Any:
@@ -121,13 +145,28 @@ def load_best(root: str | Path, like: Any) -> Any:
 
 
 def _best_folder(root: str | Path) -> epath.Path:
-    whole = [folder for folder in _folders(root) if _facts(folder)]
+    run, folders = _number(root), _folders(root)
+    whole = [folder for folder in folders if _facts(folder, run)]
+    if whole and whole[-1] != folders[-1]:
+        print(f"{folders[-1]} has no {FACTS}, so it is not whole: using {whole[-1]}", flush=True)
     if not whole:
         raise FileNotFoundError(
             f"{_home(root)} holds no best weights; train with --set eval.every=N and "
             f"checkpoint.best, or use the newest checkpoint"
         )
     return whole[-1]
+
+
+def _number(root: str | Path) -> str | None:
+    """Of the run whose checkpoints lie there, if any does."""
+    step = checkpoint.latest_step(root)
+    return checkpoint.saved_record(root, step).get(RUN) if step else None
+
+
+def check_best(root: str | Path, run: str | None) -> None:
+    """Raises ValueError where a file beside kept weights is damaged, or another run's."""
+    for folder in _folders(root):
+        _facts(folder, run)
 
 
 def _home(root: str | Path) -> epath.Path:
@@ -141,14 +180,20 @@ def _folders(root: str | Path) -> list[epath.Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def _facts(folder: epath.Path) -> dict | None:
-    path = folder / FACTS
-    return read_json(path, f"move {folder} away to go on", missing={}) or None
+def _facts(folder: epath.Path, run: str | None = None) -> dict | None:
+    """Of a folder that is whole; None of another.
 
+    run   the number of the run, where it is known
 
-def _write(path: epath.Path, text: str) -> None:
-    """An object of a bucket is there completely or not at all without any help."""
-    path.write_text(text) if is_remote(path) else write_text(path, text)
+    Raises ValueError naming a file that is not what was written, or is another run's.
+    """
+    path, remedy = folder / FACTS, f"take its copy back, or move {folder} away to go on without"
+    facts = read_sealed(path, remedy, missing={})
+    check_number(path, facts, run, remedy)
+    for name, wanted in facts.get("beside", {}).items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != wanted:
+            raise ValueError(f"{folder / name} is not what was written; {remedy}")
+    return facts or None
 
 
 def _remove(folder: epath.Path) -> None:

@@ -3,7 +3,8 @@
     <root>/checkpoints/<step>/state     arrays, by Orbax
     <root>/checkpoints/<step>/config    the resolved configuration, JSON
     <root>/checkpoints/<step>/digest    of every array (`digest`), JSON
-    <root>/checkpoints/<step>/record    which run it is of and what that depends on, JSON
+    <root>/checkpoints/<step>/record    which run it is of, what that depends on, checksums of the
+                                        other two texts; a sealed JSON object
 
 The root is checkpoint.root, a folder or gs://BUCKET/FOLDER, or else the run folder. A checkpoint
 is there only when it is whole (Orbax renames a temporary folder; in a bucket, where that would be
@@ -11,7 +12,6 @@ a copy, it writes commit_success.txt last), and `save` returns only then. `resto
 as the target says, so the mesh may change.
 """
 
-import errno
 import json
 import shutil
 from pathlib import Path
@@ -23,18 +23,16 @@ from etils import epath
 
 from dig_jax.common import locks, typed
 from dig_jax.common.addresses import check_plain, folder_at, is_remote, reaching
-from dig_jax.common.files import read_json
+from dig_jax.common.files import NoRoom, is_no_room, read_json, read_sealed
+from dig_jax.common.sealed import checksum, sealed
 from dig_jax.config import Config, from_json
 from dig_jax.mesh import distributed
 from dig_jax.run import digest
 from dig_jax.run.arrays import PARAMS, abstract, prove, read_params
-from dig_jax.run.manifest import record_of
+from dig_jax.run.manifest import RUN, number_of, read_settings, record_of
 
 CHECKPOINTS = "checkpoints"  # below the root
-
-
-class NoRoom(OSError):
-    """The disk cannot take a checkpoint; what is saved already is whole."""
+TEXTS = "texts"  # field of a record: item -> checksum of its JSON
 
 
 def root_of(cfg: Config) -> str:
@@ -76,18 +74,19 @@ def save(cfg: Config, step: int, state: Any) -> None:
         full = jax.process_index() == 0 and _free(root) < need
         if distributed.first_says(full):
             raise NoRoom(_no_room(root, step, need))
-        record = {} if jax.process_index() else record_of(cfg)
+        texts = {"config": typed.to_plain(cfg), "digest": digest.digest_of(state)}
+        told = {} if jax.process_index() else record_of(cfg)
+        told[TEXTS] = {name: checksum(value) for name, value in texts.items()}
+        texts["record"] = sealed(told)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            config=ocp.args.JsonSave(typed.to_plain(cfg)),
-            digest=ocp.args.JsonSave(digest.digest_of(state)),
-            record=ocp.args.JsonSave(record),
+            **{name: ocp.args.JsonSave(value) for name, value in texts.items()},
         )
         try:
             written = manager.save(step, args=items)
             manager.wait_until_finished()
         except Exception as error:  # Orbax and TensorStore raise whatever they met
-            if "No space left" in str(error) or getattr(error, "errno", 0) == errno.ENOSPC:
+            if is_no_room(error):
                 raise NoRoom(_no_room(root, step, need)) from None
             raise
         if not written:
@@ -184,18 +183,45 @@ def saved_config(root: str | Path, step: int | None = None) -> Config:
 
 def saved_settings(root: str | Path, step: int) -> dict[str, Any]:
     """The configuration of a checkpoint as it was written, fields of that day."""
-    path = folder_of(root) / str(step) / "config" / "metadata"
-    if not path.is_file():
+    value = _saved_text(root, step, "config")
+    if value is None:
+        folder = folder_of(root) / str(step)
         raise ValueError(
-            f"{path} is missing: not a checkpoint of this program; delete {path.parent.parent}"
+            f"{folder / 'config' / 'metadata'} is missing: not a checkpoint of this program, or "
+            f"damaged; {_back_from(root, step)}"
         )
-    return read_json(path, _back_from(root, step))
+    return value
 
 
 def saved_record(root: str | Path, step: int) -> dict[str, Any]:
     """{"run", "depends"} of a checkpoint (`manifest.record_of`); {} of one that has none."""
     path = folder_of(root) / str(step) / "record" / "metadata"
-    return read_json(path, _back_from(root, step), missing={})
+    return read_sealed(path, _back_from(root, step), missing={})
+
+
+def _saved_text(root: str | Path, step: int, item: str) -> Any:
+    """The JSON of an item, compared with the record's checksum of it; None where it is missing.
+
+    Raises ValueError where it is not what was saved, or is missing from a record that knows it.
+    """
+    path = folder_of(root) / str(step) / item / "metadata"
+    value = read_json(path, _back_from(root, step), missing={})
+    wanted = saved_record(root, step).get(TEXTS, {}).get(item)
+    if wanted and checksum(value) != wanted:
+        what = "is not what was saved" if path.is_file() else "is missing"
+        raise ValueError(f"{path} {what}; {_back_from(root, step)}")
+    return value if path.is_file() else None
+
+
+def run_number(cfg: Config, step: int | None = None) -> str | None:
+    """The number of a run by its folder and a checkpoint, the newest unless `step` is given.
+
+    Raises ValueError as `manifest.number_of`.
+    """
+    root = root_of(cfg)
+    step = latest_step(root) if step is None else step
+    saved = step in saved_steps(root) if step else False
+    return number_of(cfg.run_dir, saved_record(root, step).get(RUN) if saved else None)
 
 
 def _back_from(root: str | Path, step: int) -> str:
@@ -206,14 +232,7 @@ def _back_from(root: str | Path, step: int) -> str:
 
 def told_root(run_dir: str | Path) -> str:
     """checkpoint.root in the configuration that a run folder holds; "" where it tells none."""
-    known = run_settings(run_dir)
-    return known.get("checkpoint", {}).get("root", "")
-
-
-def run_settings(run_dir: str | Path) -> dict[str, Any]:
-    """The configuration that a run folder holds, as it was written; {} where it holds none."""
-    remedy = "move it away to go on: it is written anew at every start"
-    return read_json(Path(run_dir) / "config.json", remedy, missing={})
+    return read_settings(run_dir).get("checkpoint", {}).get("root", "")
 
 
 def _open(root: str | Path) -> ocp.CheckpointManager:
@@ -238,8 +257,7 @@ def _existing(root: str | Path, step: int | None) -> int:
 
 def _saved_digest(root: str | Path, step: int) -> digest.Digest:
     """Of a checkpoint; empty where it is of a version that wrote none."""
-    path = folder_of(root) / str(step) / "digest" / "metadata"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return _saved_text(root, step, "digest") or {}
 
 
 def _damaged(root: str | Path, step: int, error: Exception) -> str:

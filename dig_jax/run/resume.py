@@ -93,6 +93,8 @@ def check_start(cfg: Config) -> int | None:
 def tell_done(cfg: Config) -> None:
     """Says on process 0 that a finished run was started again, and how it goes on."""
     if jax.process_index() == 0:
+        if not manifest.read_settings(cfg.run_dir) and (run := checkpoint.run_number(cfg)):
+            manifest.write_settings(cfg, run)  # the report needs it
         last = len(cfg.curriculum.stages) - 1
         print(
             f"nothing left to do: {cfg.run_dir} has its {cfg.steps} steps; it goes on by --set "
@@ -104,12 +106,12 @@ def tell_done(cfg: Config) -> None:
 def check_resume(cfg: Config, step: int) -> None:
     """Raises ValueError unless a checkpoint is of this run, and `cfg` and what else the numbers
     depend on differ from it in nothing that matters."""
-    _check_on_first(lambda: _another_run(cfg, step), "which run a checkpoint is of")
+    check_on_first(lambda: _another_run(cfg, step), "which run a checkpoint is of")
     check_config(cfg, step)
     check_depends(cfg, step)
 
 
-def _check_on_first(find: Callable[[], str], what: str) -> None:
+def check_on_first(find: Callable[[], str], what: str) -> None:
     """Raises what process 0, whose run folder counts, finds wrong; on every process."""
     wrong = ""
     if jax.process_index() == 0:
@@ -129,9 +131,10 @@ def _another_run(cfg: Config, step: int) -> str:
     """
     root, field = checkpoint.root_of(cfg), checkpoint.field_of_root(cfg)
     theirs = checkpoint.saved_record(root, step).get("run")
-    ours = manifest.read_manifest(cfg.run_dir).get("run")
-    saved, told = checkpoint.saved_settings(root, step), checkpoint.run_settings(cfg.run_dir)
-    if theirs and ours:
+    ours = manifest.number_of(cfg.run_dir, theirs)
+    saved, told = checkpoint.saved_settings(root, step), manifest.read_settings(cfg.run_dir)
+    begun = told or manifest.read_manifest(cfg.run_dir).get("starts")
+    if theirs and ours and begun:  # else its number is an evaluation's, made before its start
         same = theirs == ours
     else:
         known = told and told.get("checkpoint", {}).get("root", "") == cfg.checkpoint.root
@@ -168,14 +171,16 @@ def check_depends(cfg: Config, step: int) -> None:
         )
 
 
-def tell_start(cfg: Config, first_step: int) -> None:
-    """Appends this start to manifest.json; process 0 calls it.
+def tell_start(cfg: Config, first_step: int) -> str:
+    """Appends this start to manifest.json; returns the run's number. Process 0 calls it.
 
     A resume tells in what settings and dependencies it differs from its checkpoint.
     """
     now = depends.depends_on(cfg)
     start = {"first_step": first_step, **manifest.facts(cfg), "depends": now}
     root, run = checkpoint.root_of(cfg), None
+    if first_step and not manifest.read_manifest(cfg.run_dir):
+        print(f"{cfg.run_dir} lacks {manifest.NAME}: earlier starts are not told", flush=True)
     if first_step and first_step in checkpoint.saved_steps(root):
         record = checkpoint.saved_record(root, first_step)
         run = record.get("run")
@@ -183,7 +188,7 @@ def tell_start(cfg: Config, first_step: int) -> None:
         accepted = depends.differing(record.get("depends", {}), now) if record else {}
         start |= {"changed": changed} if changed else {}
         start |= {"accepted": accepted} if accepted else {}
-    manifest.add_start(cfg, run, start)
+    return manifest.add_start(cfg, run, start)
 
 
 def check_root(cfg: Config) -> None:
@@ -191,7 +196,7 @@ def check_root(cfg: Config) -> None:
 
     Every process calls it; the run folder that counts is that of process 0.
     """
-    _check_on_first(lambda: _left_behind(cfg), "checkpoint.root")
+    check_on_first(lambda: _left_behind(cfg), "checkpoint.root")
 
 
 def _left_behind(cfg: Config) -> str:

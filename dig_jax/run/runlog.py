@@ -12,7 +12,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ import jax
 import numpy as np
 
 from dig_jax.common import rows
-from dig_jax.common.files import write_text
-from dig_jax.config import Config, to_json
-from dig_jax.run import manifest, resume
+from dig_jax.common.files import telling_room, write_text
+from dig_jax.config import Config
+from dig_jax.run import checkpoint, manifest, resume
 from dig_jax.run.trackers import Trackers, open_trackers
 
 METRICS = "metrics.jsonl"
@@ -34,7 +34,7 @@ _IDLE = (
 
 
 class RunLog:
-    """Writes one run's rows and lines; a context manager, so that the file is closed.
+    """Writes one run's rows and lines; a context manager, so that the trackers are closed.
 
     Opening it at `first_step` moves the rows of that step and later ones, which will be computed
     again, to metrics.replaced.jsonl; earlier rows stay as they are. Rows of a validation before
@@ -53,15 +53,15 @@ class RunLog:
         if jax.process_index() == 0:
             folder = Path(cfg.run_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            kept, replaced = drop_rows(folder / METRICS, first_step)
-            if gap := _told_gap(kept, first_step):
-                print(gap, flush=True)
+            run = checkpoint.run_number(cfg, first_step)
+            kept, replaced = drop_rows(folder / METRICS, first_step, run)
+            if gap := told_gap(kept, first_step):
+                print(f"{gap}; the run goes on without", flush=True)
             for row in (row for row in kept if row["kind"] == "train"):
                 self._idle = self._idle + 1 if is_idle(row) else 0
-            write_text(folder / "config.json", to_json(cfg))
-            resume.tell_start(cfg, first_step)
-            self._crc = rows.read_lines(folder / METRICS)[1]
-            self._file = (folder / METRICS).open("a")
+            run = resume.tell_start(cfg, first_step)
+            self._crc = rows.read_lines(folder / METRICS, run)[1]
+            self._file = folder / METRICS
             self._trackers = open_trackers(cfg, first_step, kept, replaced)
 
     def __enter__(self) -> "RunLog":
@@ -69,8 +69,6 @@ class RunLog:
 
     def __exit__(self, *exception) -> None:
         self._trackers.close()
-        if self._file:
-            self._file.close()
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -118,8 +116,7 @@ class RunLog:
         if self._file:
             finite = {k: v if _is_finite(v) else str(v) for k, v in row.items()}
             line, self._crc = rows.line_of(finite, self._crc)
-            self._file.write(line)
-            self._file.flush()
+            _append(self._file, line)
             self._trackers.row(finite)
             print(self._line(row), flush=True)
         wrong = {name: value for name, value in values.items() if not _is_finite(value)}
@@ -180,7 +177,7 @@ def read_rows(
 
     Raises ValueError naming file and line where a line is no row, or not as it was written.
     """
-    found = rows.read_rows(Path(run_dir) / name)
+    found = rows.read_rows(Path(run_dir) / name, manifest.number_of(run_dir))
     return [row for row in found if kind in (None, row.get("kind"))]
 
 
@@ -194,42 +191,49 @@ def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
-def drop_rows(path: Path, first_step: int) -> tuple[list[dict], list[dict]]:
+def drop_rows(path: Path, first_step: int, run: str | None) -> tuple[list[dict], list[dict]]:
     """Moves the rows of step >= first_step from X.jsonl to X.replaced.jsonl.
+
+    run   the number of the run, where it is known
 
     Nothing precedes step 0: with first_step 0 every row moves. Returns the rows that stay, with
     their lines as they are, and those that moved.
     """
     if not path.is_file():
         return [], []
-    found, _ = rows.read_lines(path)
+    found, _ = rows.read_lines(path, run)
     stay = [first_step and row["step"] < first_step for row, _ in found]
     later = [row for (row, _), stays in zip(found, stay, strict=True) if not stays]
-    replaced = path.with_suffix(".replaced.jsonl")
-    with replaced.open("a") if later else contextlib.nullcontext() as file:
-        for row in later:
-            file.write(json.dumps(row) + "\n")
+    if later:
+        replaced = path.with_suffix(".replaced.jsonl")
+        _append(replaced, "".join(json.dumps(row) + "\n" for row in later))
     kept = [one for one, stays in zip(found, stay, strict=True) if stays]
     write_text(path, "".join(f"{line}\n" for _, line in kept))
     return [row for row, _ in kept], later
 
 
-def append_rows(path: Path, new: Iterable[Mapping[str, Any]]) -> None:
-    """Adds rows to a file."""
-    _, crc = rows.read_lines(path)
-    with path.open("a") as file:
-        for row in new:
-            line, crc = rows.line_of(row, crc)
-            file.write(line)
+def append_rows(path: Path, new: Iterable[Mapping[str, Any]], run: str | None) -> None:
+    """Adds rows to a file of a run with that number."""
+    lines, crc = [], rows.read_lines(path, run)[1]
+    for row in new:
+        line, crc = rows.line_of(row, crc)
+        lines.append(line)
+    _append(path, "".join(lines))
 
 
-def _told_gap(kept: list[dict], first_step: int) -> str:
-    """What to say where a run goes on and its rows do not reach its checkpoint; or ""."""
+def _append(path: Path, text: str) -> None:
+    """Raises NoRoom; of a line that was cut off there the next start reads nothing."""
+    with telling_room(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def told_gap(kept: Sequence[Mapping], first_step: int) -> str:
+    """What to say where the rows of a run do not reach its checkpoint; or ""."""
     steps = [row["step"] for row in kept if row["kind"] == "train"]
     last = max(steps, default=-1)
     if last + 1 >= first_step:
         return ""
-    return f"{METRICS} lacks the rows of steps {last + 2} to {first_step}; the run goes on without"
+    return f"{METRICS} lacks the rows of steps {last + 2} to {first_step}"
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:

@@ -7,15 +7,18 @@ Everything here reads what the step has computed; nothing is sampled or drawn by
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from dig_jax.common.files import telling_room
+from dig_jax.config import Config
 from dig_jax.data.feed.batch import Batch
 from dig_jax.data.feed.source import PairSource
 from dig_jax.pictures.sample_sheet import sample_sheet
+from dig_jax.run import checkpoint, manifest
 from dig_jax.run.runlog import RunLog, append_rows, drop_rows
 from dig_jax.run.session import Session
 from dig_jax.scoring.rows import answer_rows
@@ -42,14 +45,15 @@ def make_sample_log(session: Session, first_step: int) -> Callable[..., None]:
     folder = Path(cfg.run_dir)
     writes = jax.process_index() == 0 and cfg.log.samples_every > 0
     if writes:
-        drop_rows(folder / ROWS, first_step)
+        run = checkpoint.run_number(cfg, first_step)
+        tell_missing(cfg, first_step, drop_rows(folder / ROWS, first_step, run)[0])
 
     @functools.cache
     def opened(bucket: str) -> PairSource:
         return PairSource(cfg.data, bucket, session.image_size)
 
     def record(log: RunLog, step: int, batch: Batch, texts, parsed, reward) -> None:
-        if not writes or (step and (step + 1) % cfg.log.samples_every):
+        if not writes or not _is_due(cfg, step):
             return
         some, scored = jax.tree.map(
             lambda leaf: leaf[: cfg.log.samples], jax.device_get((batch, reward))
@@ -63,11 +67,24 @@ def make_sample_log(session: Session, first_step: int) -> Callable[..., None]:
         sheet = sample_sheet(images, rows, title=_title(cfg, step))
         path = folder / FOLDER / f"step_{step + 1:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-        append_rows(folder / ROWS, rows)
+        with telling_room(path):
+            sheet.save(path)
+        append_rows(folder / ROWS, rows, manifest.number_of(folder))
         log.show(step, FOLDER, np.asarray(sheet))
 
     return record
+
+
+def tell_missing(cfg: Config, first_step: int, kept: Iterable[Mapping]) -> None:
+    """Says which steps before `first_step` have no rows, by the settings of today."""
+    there = {row["step"] for row in kept}
+    missing = [step + 1 for step in range(first_step) if _is_due(cfg, step) and step not in there]
+    if missing:
+        print(f"{Path(cfg.run_dir) / ROWS} lacks the answers of steps {missing}", flush=True)
+
+
+def _is_due(cfg: Config, step: int) -> bool:
+    return step == 0 or (step + 1) % cfg.log.samples_every == 0
 
 
 def _described(step: int, bucket: str, row: dict, rewards: list[float]) -> dict:

@@ -6,7 +6,6 @@ step 0 stands at 1, a validation before it at 0. A resumed run goes on in the sa
 """
 
 import importlib.util
-import json
 import secrets
 import sys
 import time
@@ -17,9 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dig_jax.common.files import write_json
+from dig_jax.common.files import read_sealed, write_sealed
 from dig_jax.common.typed import to_plain
 from dig_jax.config import Config, LogConfig, config_text
+from dig_jax.run.manifest import RUN, check_number, number_of
 
 FOLDER = "tensorboard"
 IDS = "trackers.json"  # in the run folder: the name that each tracker knows the run by
@@ -173,17 +173,36 @@ def open_trackers(
     fresh = not (folder / FOLDER).is_dir()
     trackers.open("tensorboard", partial(TensorBoard, cfg, purge), kept if fresh else ())
     until = max((steps_done(row) for row in (*kept, *replaced)), default=0)
-    path = folder / IDS
-    ids = json.loads(path.read_text()) if path.is_file() else {}
+    ids = read_ids(folder)
     for name in cfg.log.trackers:
         fresh = name not in ids
+        if fresh and first_step:
+            print(f"tracker {name} begins another run: {folder / IDS} names none", flush=True)
         run_id = ids.setdefault(name, secrets.token_hex(4))
-        write_json(
-            path, ids, indent=2
-        )  # before the tracker hears of it: a kill makes no second run
+        # before the tracker hears of it: a kill makes no second run
+        write_ids(folder, ids)
         make = partial(_STARTS[name], cfg, run_id, 0 if fresh else until)
         trackers.open(name, make, kept if fresh else ())
     return trackers
+
+
+def write_ids(run_dir: str | Path, ids: Mapping[str, str]) -> None:
+    """Tracker -> the name that it knows the run by."""
+    write_sealed(Path(run_dir) / IDS, {**ids, RUN: number_of(run_dir)}, indent=2)
+
+
+def read_ids(run_dir: str | Path, run: str | None = None) -> dict[str, str]:
+    """Tracker -> the name that it knows the run by.
+
+    run   the number of the run, where it is known
+
+    Raises ValueError where the file is damaged or another run's.
+    """
+    path = Path(run_dir) / IDS
+    remedy = "take its copy back, or move it away to go on: the trackers then begin another run"
+    ids = read_sealed(path, remedy, missing={})
+    check_number(path, ids, run, remedy)
+    return {name: run_id for name, run_id in ids.items() if name != RUN}
 
 
 def _wandb(cfg: Config, run_id: str, until: int) -> Tracker:

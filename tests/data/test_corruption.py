@@ -31,9 +31,8 @@ from dig_jax.data.feed.source import PairSource
 from dig_jax.data.make import add_arguments, corpus_from
 from dig_jax.data.scene.draws import Draw, SplitSpec
 from dig_jax.data.scene.look import SceneConfig
+from tests.damage import PLANTED, cases, damage
 
-DAMAGES = ("byte", "half", "emptied", "deleted", "exchanged")
-BYTES = 6  # places at which one byte is changed, per kind of file
 LOOK = ["look.renderer=numpy", "look.width=64", "look.height=48", "splits.0.shard_pairs=2"]
 
 
@@ -63,21 +62,6 @@ def list_rows(root, split="single"):
 
 def stored(root, split="single"):
     return [one for path in records.open_split(root / split) for one in records.read_shard(path)]
-
-
-def damage(kind, path, other, rng):
-    data = path.read_bytes()
-    if kind == "byte":
-        at = rng.randrange(len(data))
-        path.write_bytes(data[:at] + bytes([data[at] ^ rng.randrange(1, 256)]) + data[at + 1 :])
-    elif kind == "half":
-        path.write_bytes(data[: len(data) // 2])
-    elif kind == "emptied":
-        path.write_bytes(b"")
-    elif kind == "deleted":
-        path.unlink()
-    else:
-        path.write_bytes(other.read_bytes())
 
 
 def follow(text):
@@ -197,22 +181,21 @@ def one_of(folder, pattern, split):
 @pytest.mark.parametrize("name", KINDS)
 def test_every_planted_damage_is_found_named_and_mended(name, made, tmp_path):
     kind, rng, table = KINDS[name], random.Random(name), Counter()
-    for damaged in DAMAGES:
-        for number in range(BYTES if damaged == "byte" else 1):
-            copy = tmp_path / f"{damaged}{number}"
-            shutil.copytree(made, copy)
-            path = one_of(copy, kind.path, "single")
-            before = path.read_bytes()
-            damage(damaged, path, one_of(copy, kind.other, "dual"), rng)
-            table["planted"] += 1
-            assert found(copy, kind, made), f"{damaged} {path}"
-            again = one_of(copy, kind.path, "single").read_bytes()
-            if name not in ("plans", "sidecar"):  # they tell core-seconds
-                assert again == before, f"{damaged} {path} was not mended"
-            table["found"] += 1
-            shutil.rmtree(copy)
+    for number, damaged in enumerate(cases()):
+        copy = tmp_path / f"{damaged}{number}"
+        shutil.copytree(made, copy)
+        path = one_of(copy, kind.path, "single")
+        before = path.read_bytes()
+        damage(damaged, path, one_of(copy, kind.other, "dual"), rng)
+        table["planted"] += 1
+        assert found(copy, kind, made), f"{damaged} {path}"
+        again = one_of(copy, kind.path, "single").read_bytes()
+        if name not in ("plans", "sidecar"):  # they tell core-seconds
+            assert again == before, f"{damaged} {path} was not mended"
+        table["found"] += 1
+        shutil.rmtree(copy)
     print(f"{name}: {table['found']} of {table['planted']} found")
-    assert table["found"] == table["planted"] == len(DAMAGES) - 1 + BYTES
+    assert table["found"] == table["planted"] == PLANTED
 
 
 def test_a_sealed_object_tells_of_every_changed_byte():

@@ -25,7 +25,7 @@ RUN = (
     "checkpoint.every=2", "data.workers=1",
 )  # fmt: skip
 # Fields that no rerun repeats: clocks, and checksums of what holds one.
-CLOCKS = ("time", "cpu_s", "cpu_s_per_pair", "seconds", "crc", "seal")
+CLOCKS = ("time", "cpu_s", "cpu_s_per_pair", "seconds", "crc", "seal", "run", "beside")
 ARRAYS = "_METADATA"  # the file that Orbax writes into every folder of arrays
 
 
@@ -104,7 +104,7 @@ def content(path: Path) -> str:
         named = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
         return json.dumps({key: _sha256(leaf.tobytes()) for key, leaf in sorted(named.items())})
     if path.suffix == ".jsonl":
-        rows = [comparable(json.loads(line)) for line in path.read_text().splitlines()]
+        rows = [_timeless(comparable(json.loads(line))) for line in path.read_text().splitlines()]
         return json.dumps(rows, sort_keys=True)
     if path.suffix == ".json":
         return json.dumps(_timeless(json.loads(path.read_text())), sort_keys=True)
