@@ -6,8 +6,10 @@ Mounting needs rights that a container may not have: `needs_mounts` skips then, 
 import contextlib
 import functools
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,11 +52,27 @@ def _mount(options, folder):
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
 
 
+def fill(folder):
+    """Another program takes all that is left."""
+    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    assert shutil.disk_usage(folder).free == 0
+
+
+def leftovers(folder):
+    return [path.name for path in Path(folder).rglob("*") if ".tmp-" in path.name]
+
+
 def run_python(code, *, shm_kilobytes=None):
     """Run a program; with its own /dev/shm of that size if one is given."""
-    argv = [sys.executable, "-c", code]
+    return run_program([sys.executable, "-c", code], shm_kilobytes=shm_kilobytes)
+
+
+def run_program(argv, *, shm_kilobytes=None, environment=None):
+    """As `run_python`, of any command line."""
     if shm_kilobytes is not None:
         mount = f'mount -t tmpfs -o size={shm_kilobytes}k tmpfs /dev/shm && exec "$@"'
         argv = ["unshare", "-m", "sh", "-c", mount, "sh", *argv]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)

@@ -98,11 +98,11 @@ def read_json(path: Any, remedy: str, *, missing: Any = None) -> Any:
     """
     if missing is not None and not path.is_file():
         return missing
-    text = path.read_text(encoding="utf-8")
+    data = path.read_bytes()
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        what = "is empty" if not text.strip() else f"is not valid JSON ({error})"
+        return json.loads(data)
+    except ValueError as error:  # also where it is no UTF-8
+        what = f"is not valid JSON ({error})" if data.strip() else "is empty"
         raise ValueError(f"{path} {what}; {remedy}") from error
 
 

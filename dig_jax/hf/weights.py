@@ -38,9 +38,9 @@ def read_model_config(folder: str | Path) -> ModelConfig:
     folder = open_folder(folder)
     where = folder / "config.json"
     refuse_adapter(folder)
+    check_files(folder, weights=False)
     if not where.is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is no checkpoint folder")
-    check_files(folder, weights=False)
     return settings.from_json(
         read_json(where),
         read_json(folder / "generation_config.json", missing={}),

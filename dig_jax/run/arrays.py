@@ -77,10 +77,13 @@ def has_params(folder: str | Path) -> bool:
     return (epath.Path(folder) / PARAMS).is_dir()
 
 
-def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
+def load_params(
+    folder: str | Path, like: Any, *, cut: bool = False, remedy: str = "make it again"
+) -> Any:
     """What `save_params` wrote, placed and cast as `like` says; all of it or part of the tree.
 
-    cut  read the first entries of arrays that are larger than `like` says
+    cut     read the first entries of arrays that are larger than `like` says
+    remedy  of a damaged folder, for the message
 
     Raises ValueError naming the folder when it is damaged or is another model's.
     """
@@ -91,7 +94,7 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
             digest.check({PARAMS: params}, json.loads(known.read_text()))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         reason = f"{type(error).__name__}: {error}"[:300]
-        raise ValueError(f"{where} cannot be restored; make it again. {reason}") from error
+        raise ValueError(f"{where} cannot be restored; {remedy}. {reason}") from error
     return params
 
 

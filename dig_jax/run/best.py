@@ -141,7 +141,8 @@ def best_config(root: str | Path) -> str:
 
 def load_best(root: str | Path, like: Any) -> Any:
     """A run's best parameters, placed as `like` says; all of the tree or part of it."""
-    return arrays.load_params(_best_folder(root), like)
+    folder = _best_folder(root)
+    return arrays.load_params(folder, like, remedy=_remedy(folder))
 
 
 def _best_folder(root: str | Path) -> epath.Path:
@@ -187,13 +188,17 @@ def _facts(folder: epath.Path, run: str | None = None) -> dict | None:
 
     Raises ValueError naming a file that is not what was written, or is another run's.
     """
-    path, remedy = folder / FACTS, f"take its copy back, or move {folder} away to go on without"
+    path, remedy = folder / FACTS, _remedy(folder)
     facts = read_sealed(path, remedy, missing={})
     check_number(path, facts, run, remedy)
     for name, wanted in facts.get("beside", {}).items():
         if not (folder / name).is_file() or file_sha256(folder / name) != wanted:
             raise ValueError(f"{folder / name} is not what was written; {remedy}")
     return facts or None
+
+
+def _remedy(folder: epath.Path) -> str:
+    return f"take its copy back, or move {folder} away to go on without"
 
 
 def _remove(folder: epath.Path) -> None:

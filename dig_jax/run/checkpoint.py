@@ -194,7 +194,17 @@ def saved_settings(root: str | Path, step: int) -> dict[str, Any]:
 
 
 def saved_record(root: str | Path, step: int) -> dict[str, Any]:
-    """{"run", "depends"} of a checkpoint (`manifest.record_of`); {} of one that has none."""
+    """{"run", "depends"} of a checkpoint (`manifest.record_of`); {} of one that has none.
+
+    Raises ValueError where it is damaged or does not belong to the other texts.
+    """
+    record = _read_record(root, step)
+    for item in record.get(TEXTS, {}):
+        _saved_text(root, step, item)
+    return record
+
+
+def _read_record(root: str | Path, step: int) -> dict[str, Any]:
     path = folder_of(root) / str(step) / "record" / "metadata"
     return read_sealed(path, _back_from(root, step), missing={})
 
@@ -206,9 +216,9 @@ def _saved_text(root: str | Path, step: int, item: str) -> Any:
     """
     path = folder_of(root) / str(step) / item / "metadata"
     value = read_json(path, _back_from(root, step), missing={})
-    wanted = saved_record(root, step).get(TEXTS, {}).get(item)
+    wanted = _read_record(root, step).get(TEXTS, {}).get(item)
     if wanted and checksum(value) != wanted:
-        what = "is not what was saved" if path.is_file() else "is missing"
+        what = "is not what was saved with its record" if path.is_file() else "is missing"
         raise ValueError(f"{path} {what}; {_back_from(root, step)}")
     return value if path.is_file() else None
 

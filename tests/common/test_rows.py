@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dig_jax.common.rows import line_of, read_rows, text_of
+from dig_jax.common.rows import beginning, line_of, read_rows, text_of
 
 ROWS = [{"step": n, "loss": 0.1 * n, "text": "é\n\u2028" * n, "kind": "train"} for n in range(6)]
 VALUES = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text())
@@ -99,3 +99,16 @@ def test_what_is_no_row_is_named(text, tmp_path):
 def test_what_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
         line_of({"loss": float("nan")}, 0)
+
+
+def test_rows_of_another_run_show_and_those_of_older_versions_do_not(tmp_path):
+    path, lines, crc = tmp_path / "rows.jsonl", "", beginning("one")
+    for row in ROWS:
+        line, crc = line_of(row, crc)
+        lines += line
+    path.write_text(lines)
+    assert read_rows(path, "one") == read_rows(path, None) == ROWS
+    with pytest.raises(ValueError, match=r"line 1: .* or is another run's"):
+        read_rows(path, "two")
+    path.write_text(text_of(ROWS)[0])
+    assert read_rows(path, "one") == ROWS

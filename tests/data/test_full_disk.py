@@ -1,9 +1,7 @@
 """No room, no rights, no memory: a clear stop, nothing lost, and the same command goes on."""
 
-import contextlib
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from dig_jax.data.exchange.imports import import_split
 from dig_jax.data.feed.source import PairSource
 from dig_jax.data.render.supervise import RenderFailed
 from tests.data.test_records import CONFIG, FAKE, SPEC, hashes, quiet
-from tests.small_disk import grow, mounted, needs_mounts
+from tests.small_disk import fill, grow, leftovers, mounted, needs_mounts
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +27,6 @@ def whole(tmp_path_factory):
 
 def manifest_of(root):
     return json.loads((root / "test" / records.MANIFEST).read_text())
-
-
-def fill(folder):
-    """Another program takes all that is left."""
-    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-    assert shutil.disk_usage(folder).free == 0
-
-
-def leftovers(folder):
-    return [path.name for path in Path(folder).rglob("*") if ".tmp-" in path.name]
 
 
 @needs_mounts

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from dig_jax.common import typed
 from dig_jax.config import Config, LogConfig
-from dig_jax.run import runlog, trackers
+from dig_jax.run import papers, runlog, trackers
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 
@@ -195,3 +195,32 @@ def test_no_tracker_is_imported_unless_it_is_asked_for():
 def test_a_wrong_log_setting_is_refused_by_name(settings):
     with pytest.raises(ValueError, match=settings[0].partition("=")[0]):
         typed.override(Config(), settings)
+
+
+@pytest.mark.parametrize("text", ["", '{"wandb": ', '{"wandb": "x", "seal": "0"}', "[]"])
+def test_damaged_names_of_trackers_are_named_and_the_remedy_works(tmp_path, text):
+    cfg = config(tmp_path)
+    write_steps(cfg, 0, 1)
+    path = tmp_path / "run" / trackers.IDS
+    trackers.write_ids(path.parent, {"wandb": "a1"})
+    assert trackers.read_ids(path.parent) == {"wandb": "a1"}
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{path} .*; take its copy back, or move it away"):
+        papers.check_papers(cfg)
+    path.unlink()
+    papers.check_papers(cfg)
+
+
+def test_names_of_trackers_of_another_run_or_an_older_version_are_told_apart(tmp_path):
+    cfg = config(tmp_path)
+    write_steps(cfg, 0, 1)
+    other = typed.override(cfg, [f"run_dir={tmp_path}/other"])
+    write_steps(other, 0, 1)
+    trackers.write_ids(other.run_dir, {"wandb": "b2"})
+    path = tmp_path / "run" / trackers.IDS
+    path.write_text((tmp_path / "other" / trackers.IDS).read_text())
+    with pytest.raises(ValueError, match=rf"{path} is another run's"):
+        papers.check_papers(cfg)
+    path.write_text('{"wandb": "c3"}')  # as it was written before
+    papers.check_papers(cfg)
+    assert trackers.read_ids(path.parent) == {"wandb": "c3"}
