@@ -5,6 +5,7 @@ switched off, and the run goes on. Their step counts steps done, as the console 
 step 0 stands at 1, a validation before it at 0. A resumed run goes on in the same tracked run.
 """
 
+import contextlib
 import importlib.util
 import secrets
 import sys
@@ -72,9 +73,14 @@ class TensorBoard:
 
     def _tell(self, step: int, summaries: Iterable[Any]) -> None:
         now = time.time()
-        for each in summaries:
-            self._file.write_event(self._event(step=step, summary=each, wall_time=now))
-        self._file.flush()
+        try:
+            for each in summaries:
+                self._file.write_event(self._event(step=step, summary=each, wall_time=now))
+            self._file.flush()
+        except OSError:  # closed now, not when it is collected: that prints a second error
+            with contextlib.suppress(OSError):
+                self._file._py_recordio_writer.close()
+            raise
 
 
 class Online:
