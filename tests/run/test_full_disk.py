@@ -9,6 +9,7 @@ from dig_jax.common.files import NoRoom
 from dig_jax.convert.__main__ import main as convert
 from dig_jax.run import arrays, best, checkpoint, manifest, resume, runlog, samples, trackers
 from dig_jax.run.runlog import comparable, read_rows
+from tests import ROOT
 from tests.run.test_corruption import config, evaluate, going_on, make_hf, train
 from tests.small_disk import fill, grow, leftovers, mounted, needs_mounts, run_program
 from tests.test_train import config_file, micro_config, start
@@ -151,6 +152,11 @@ def command(cfg, folder, run, *more):
     return [*words, "--run-dir", str(run), *more]
 
 
+LIMIT = """
+import resource, sys
+if "--multiprocessing-fork" in sys.orig_argv:
+    resource.setrlimit(resource.RLIMIT_AS, (600_000_000, 600_000_000))
+"""
 FLAGS = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONUNBUFFERED": "1"}
 
 
@@ -200,3 +206,19 @@ def test_a_small_dev_shm_is_told_before_the_first_step(micro, tmp_path):
     assert "/dev/shm" in done.stderr.splitlines()[-1]
     assert "data.workers" in done.stderr.splitlines()[-1]
     assert "step 1/" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_data_worker_without_memory_is_told_with_what_helps(micro, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(LIMIT)
+    settings = ("data.workers=1", "eval.every=0", "checkpoint.best=")
+    more = [word for setting in settings for word in ("--set", setting)]
+    words = command(micro, tmp_path, tmp_path / "run", *more)
+    path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = run_program(words, environment=FLAGS | path)
+    assert done.returncode == 1
+    (told,) = [line for line in done.stderr.splitlines() if "RuntimeError: a data worker" in line]
+    assert "found no memory" in told
+    assert "--set data.workers=0; the same command continues" in told
+    words[words.index("data.workers=1")] = "data.workers=0"  # the remedy
+    assert run_program(words, environment=FLAGS).returncode == 0

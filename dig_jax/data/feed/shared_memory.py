@@ -22,6 +22,7 @@ FOLDER = Path("/dev/shm")  # where Linux keeps what processes share
 _LETTERS = 5  # Python allows 14 characters in all, the slash among them
 _KILLED = re.compile(r"exit code -(\d+)")  # Grain's words for a worker that a signal ended
 _SIGBUS, _SIGKILL = 7, 9
+_ENDED = re.compile(r"terminated \w* ?with exit code (\d+)")
 _LOCK_PAGES = 40  # of a worker's queues and events: a semaphore takes a page; about 25 measured
 
 
@@ -128,5 +129,12 @@ def explain_death(error: Exception) -> Exception | None:
             "a data worker was killed (SIGKILL), as the system does where memory is full; use "
             "fewer data.workers or data.prefetch, or --set data.workers=0; the same command "
             "continues after the last checkpoint"
+        )
+    if ended := _ENDED.search(str(error)):
+        return RuntimeError(
+            f"a data worker ended by itself (exit code {ended[1]}); its own error is above. If it "
+            "found no memory (MemoryError, 'failed to map', 'Cannot allocate'), use fewer "
+            "data.workers or data.prefetch, or --set data.workers=0; the same command continues "
+            "after the last checkpoint"
         )
     return None

@@ -128,7 +128,8 @@ def test_a_killed_worker_and_any_other_error_are_told_apart():
         return shared_memory.explain_death(RuntimeError(f"terminated with exit code {code}. See"))
 
     assert "SIGKILL" in str(told(-9))
-    assert told(1) is None
+    assert "ended by itself (exit code 1)" in str(told(1))
+    assert "data.workers=0" in str(told(1))
     assert shared_memory.explain_death(RuntimeError("record 3 is no pair")) is None
 
 
