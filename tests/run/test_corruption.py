@@ -284,6 +284,15 @@ def _left_out(copy):
     return path.read_text() if path.is_file() else ""
 
 
+TOTAL = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _total():
+    yield
+    print(f"\nin all {TOTAL.total()} planted: {dict(TOTAL)}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_planted_damage_is_found_named_and_mended_or_harmless(name, made, capsys):
@@ -304,6 +313,7 @@ def test_every_planted_damage_is_found_named_and_mended_or_harmless(name, made, 
         outcome = is_found(kind, copy, path, wanted, capsys)
         assert outcome in ("found", "told", "harmless"), f"{damaged} {path}: {outcome}"
         table[outcome] += 1
+        TOTAL[outcome] += 1
         shutil.rmtree(copy)
     with capsys.disabled():
         print(f"{name}: {dict(table)}")
