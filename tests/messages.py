@@ -10,11 +10,14 @@ from tests import ROOT
 SAYS = ("require", "error", "print", "warn", "warning", "info", "read_json", "read_sealed")
 # Arguments and variables that are a remedy by their name, whoever puts them into a message.
 REMEDY = re.compile(r"(^|_)(remed(y|ies)|advice|again|hint|merge)$", re.I)
-# What behind "; " (or at the start of a remedy) tells someone what to do.
-ADVICE = re.compile(
-    r"; |\?$|(?<![\w.])(use|set|run|make|delete|move|choose|copy|give|name|install|raise|lower|write|add"
-    r"|take|free|look|try|start|fetch|download|put|pip install)(?![\w.]\w)"
-)
+_VERBS = (
+    "use set run make delete move choose copy give name install raise lower write add take free "
+    "look try start fetch download put end"
+).replace(" ", "|")
+# What behind "; ", or anywhere in a remedy, tells someone what to do.
+ADVICE = re.compile(rf"; |\?$|(?<![\w.])({_VERBS})(?![\w.]\w)")
+# The same in a text that is only returned or named, as no other text has it.
+PASSED_ON = re.compile(rf"; ({_VERBS}) |^({_VERBS}) \S+ ")
 
 
 class Message(NamedTuple):
@@ -58,6 +61,9 @@ def _said(node: ast.AST) -> str:
         return _text([k.value for k in node.keywords if k.arg and REMEDY.search(k.arg)])
     if isinstance(node, ast.Assign) and REMEDY.search(ast.unparse(node.targets[0])):
         return _text([node.value])
+    if isinstance(node, ast.Return | ast.Assign) and not isinstance(node.value, ast.Call):
+        pieces = _pieces(node.value) if node.value else []
+        return " ".join(piece for piece in pieces if PASSED_ON.search(piece))
     return ""
 
 
