@@ -45,9 +45,11 @@ def _of_file(module: str, path: Path) -> list[Message]:
         text = _said(node)
         if ADVICE.search(text) and re.search(r"[a-z]", text):
             found.append(Message(module, text, node.lineno, node.end_lineno))
-    found.sort(key=lambda m: (m.line, -m.end))
-    inner = {m for m in found for o in found if o is not m and o.line <= m.line <= m.end <= o.end}
-    return [m for m in found if m not in inner]
+    kept = []
+    for message in sorted(found, key=lambda m: (m.line, -m.end)):
+        if not kept or message.line > kept[-1].end:  # else it is a part of the one before
+            kept.append(message)
+    return kept
 
 
 def _said(node: ast.AST) -> str:

@@ -83,7 +83,10 @@ def load_params(folder: str | Path, like: Any, *, cut: bool = False) -> Any:
             digest.check({PARAMS: params}, json.loads(known.read_text()))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         reason = f"{type(error).__name__}: {error}"[:300]
-        raise ValueError(f"{where} cannot be restored; make it again. {reason}") from error
+        raise ValueError(
+            f"{where} cannot be restored; delete {where.parent}: then the same import makes it "
+            f"again, and of best weights those before them are used. {reason}"
+        ) from error
     return params
 
 

@@ -101,9 +101,12 @@ def test_a_metric_that_is_not_finite_is_kept_and_stops_the_run(tmp_path, value):
 def test_a_metric_with_a_shape_is_refused(tmp_path):
     with (
         runlog.RunLog(config(tmp_path)) as log,
-        pytest.raises(ValueError, match=r"metric reward has shape \(2,\)"),
+        pytest.raises(ValueError, match=r"metric reward has shape \(2,\); reduce it"),
     ):
         log.write(0, {"reward": jnp.zeros(2)})
+    with runlog.RunLog(config(tmp_path)) as log:
+        log.write(0, {"reward": jnp.zeros(2).mean()})
+    assert runlog.read_rows(config(tmp_path).run_dir)[0]["reward"] == 0.0
 
 
 def test_writing_works_under_the_transfer_guard(tmp_path):

@@ -78,7 +78,8 @@ def test_a_thought_opened_by_the_template_needs_the_rewards_consent(folder):
 def test_a_prefilled_thought_needs_a_template_that_opens_it(folder):
     with pytest.raises(ValueError, match=r"reward.think='prefilled', .* opens no <think>.*=full"):
         opened(folder, reward=RewardConfig(think="prefilled"))
-    assert opened(folder, reward=RewardConfig(think="full")).prompt.length[0] > 0
+    for think in ("full", "none"):
+        assert opened(folder, reward=RewardConfig(think=think)).prompt.length[0] > 0
 
 
 def test_sampler_and_texts_stop_at_the_tokens_of_generation_config(folder):
@@ -95,8 +96,10 @@ def test_sampler_and_texts_stop_at_the_tokens_of_generation_config(folder):
 
 def test_an_end_token_that_sampling_does_not_know_is_refused(folder):
     change(folder, "generation_config.json", eos_token_id=[486])
-    with pytest.raises(ValueError, match=r"eos_token is 488, but answers stop at \[486\]"):
+    with pytest.raises(ValueError, match=r"eos_token is 488, .* at \[486\] .*; add it there"):
         opened(folder)
+    change(folder, "generation_config.json", eos_token_id=[486, 488])
+    assert opened(folder).model.eos_tokens == (486, 488)
 
 
 def add_token(folder, text: str) -> None:
@@ -136,6 +139,9 @@ def test_ids_of_image_tokens_are_those_of_the_tokenizer(folder):
         ValueError, match=r"config.json says image_token_id=495, but the tokenizer's <\|image_pad"
     ):
         opened(folder)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):  # as it advises
+        shutil.copyfile(ASSETS / name, folder / name)
+    opened(folder)
 
 
 def test_prompt_and_answer_must_fit_the_models_context(folder):
@@ -165,8 +171,11 @@ def test_the_context_survives_an_export():
 
 def test_an_image_setting_of_another_model_is_refused(folder):
     change(folder, "preprocessor_config.json", patch_size=16)
-    with pytest.raises(ValueError, match=r"cuts images by patch=16, config.json by 8"):
+    with pytest.raises(ValueError, match=r"cuts images by patch=16, config.json by 8; copy both"):
         opened(folder)
+    for name in ("config.json", "preprocessor_config.json"):
+        shutil.copyfile(ASSETS / name, folder / name)
+    opened(folder)
 
 
 SAMPLING = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
@@ -186,6 +195,8 @@ def test_a_greedy_checkpoint_is_not_asked_for_several_samples(folder):
     assert opened(folder, eval=EvalConfig(decoding="checkpoint")).decoding == Decoding(0.0)
     with pytest.raises(ValueError, match=r"eval.samples=4 greedy answers are all the same"):
         opened(folder, eval=EvalConfig(decoding="checkpoint", samples=4))
+    opened(folder, eval=EvalConfig(decoding="checkpoint", samples=0))
+    opened(folder, eval=EvalConfig(decoding="policy", samples=4))
 
 
 def test_a_validation_samples_as_its_decoding_says_or_is_refused(folder):
@@ -197,8 +208,11 @@ def test_a_validation_samples_as_its_decoding_says_or_is_refused(folder):
         "greedy": Decoding(0.0),
     }
     own = dataclasses.replace(validated, decoding="checkpoint")
-    with pytest.raises(ValueError, match=r"eval.modes has 'sampled', .*eval.modes=greedy"):
+    with pytest.raises(
+        ValueError, match=r"eval.modes has 'sampled', .*eval.modes=greedy or .*=pol"
+    ):
         opened(folder, eval=own)
+    assert opened(folder, eval=dataclasses.replace(own, decoding="policy")).modes
     assert list(opened(folder, eval=dataclasses.replace(own, modes=("greedy",))).modes) == [
         "greedy"
     ]
