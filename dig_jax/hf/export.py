@@ -16,7 +16,7 @@ from dig_jax.common import locks
 from dig_jax.common.files import write_json
 from dig_jax.common.json_files import read_json
 from dig_jax.hf import settings
-from dig_jax.hf.checksums import write_checksums
+from dig_jax.hf.checksums import CHECKSUMS, write_checksums
 from dig_jax.hf.files import INDEX, SINGLE, companions
 from dig_jax.hf.portable import portable_bytes
 from dig_jax.model.config import ModelConfig
@@ -76,9 +76,14 @@ def save_hf(
 
 
 def check_target(folder: Path) -> None:
-    """Raises FileExistsError where a folder holds something other than a checkpoint."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise FileExistsError(f"{folder} holds something other than a checkpoint; name another")
+    """Raises FileExistsError where there is a file, or a folder of something else."""
+    used = folder.exists() and (folder.is_file() or any(folder.iterdir()))
+    # either is written by every export: the other may be what was lost
+    ours = any((folder / name).is_file() for name in ("config.json", CHECKSUMS))
+    if used and not ours:
+        raise FileExistsError(
+            f"{folder} holds something other than a checkpoint; name another --out"
+        )
 
 
 @contextlib.contextmanager

@@ -122,6 +122,7 @@ def test_a_token_without_a_row_of_the_embedding_is_refused_where_it_is_used(fold
         r"rows \(vocab_size\); .*resize_token_embeddings",
     ):
         opened(folder, prompt=PromptConfig("What <differs> here?"))
+    opened(folder, prompt=PromptConfig("What differs here?"))  # without that token
 
 
 def test_a_lesson_with_a_token_without_a_row_is_refused(folder):
@@ -155,8 +156,12 @@ def test_prompt_and_answer_must_fit_the_models_context(folder):
     ):
         opened(folder)
     assert opened(folder, rollout=RolloutConfig(max_tokens=95)).model.text.context == length + 95
-    with pytest.raises(ValueError, match=r"more than prompt.max_tokens=20"):
+    short = RolloutConfig(max_tokens=1)
+    with pytest.raises(ValueError, match=r"more than prompt.max_tokens=20; shorten .*raise"):
         opened(folder, prompt=PromptConfig(max_tokens=20))
+    opened(folder, rollout=short, prompt=PromptConfig(max_tokens=length))
+    small = {"data": DataConfig(min_pixels=256, max_pixels=300), "rollout": short}
+    opened(folder, prompt=PromptConfig("?", max_tokens=20), **small)
 
 
 def test_the_context_survives_an_export():
@@ -224,13 +229,26 @@ def test_decoding_settings_that_are_not_computed_are_refused(folder):
     change(folder, "generation_config.json", **SAMPLING, repetition_penalty=1.0)
     assert str(read_decoding(folder)) == "temperature 0.6, top_k 20, top_p 0.95"
     change(folder, "generation_config.json", repetition_penalty=1.05)
-    with pytest.raises(ValueError, match=r"repetition_penalty=1.05 is not implemented"):
+    with pytest.raises(ValueError, match=r"repetition_penalty=1.05 is not implemented; .*policy"):
         read_decoding(folder)
+    own = EvalConfig(decoding="checkpoint")
+    opened(folder, eval=dataclasses.replace(own, decoding="policy"))
+    change(folder, "generation_config.json", repetition_penalty=1.0)
+    opened(folder, eval=own)
     change(folder, "generation_config.json", repetition_penalty=1.0, top_p=0.0)
     with pytest.raises(ValueError, match=r"top_p=0.0 is not a number above 0 and up to 1"):
         read_decoding(folder)
+    change(folder, "generation_config.json", temperature=0, top_p=1.0)
+    with pytest.raises(ValueError, match=r"temperature=0 with do_sample true; say do_sample false"):
+        read_decoding(folder)
+    change(folder, "generation_config.json", do_sample=False)
+    assert read_decoding(folder) == Decoding(0.0)
     (folder / "generation_config.json").write_text('{"do_sample": true}')
     assert read_decoding(folder) == Decoding(1.0)
     (folder / "generation_config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"eval.decoding=policy"):
         read_decoding(folder)
+    change(folder, "config.json", eos_token_id=[488, 486])  # else no answer ends
+    opened(folder, eval=dataclasses.replace(own, decoding="policy"))
+    shutil.copy(ASSETS / "generation_config.json", folder)
+    opened(folder, eval=own)
