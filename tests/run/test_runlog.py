@@ -83,8 +83,11 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     write_steps(cfg, range(2))
     path = tmp_path / "run" / runlog.METRICS
     path.write_text("nonsense\n" + path.read_text())
-    with pytest.raises(ValueError, match=r"metrics.jsonl line 1 is not a JSON row"):
-        runlog.read_rows(cfg.run_dir)
+    with pytest.raises(ValueError, match=r"line 1 is not a JSON row .*; move the file away to go"):
+        write_steps(cfg, range(2, 4), first=2)
+    path.rename(path.with_name("away"))
+    write_steps(cfg, range(2, 4), first=2)
+    assert steps_of(cfg) == [2, 3]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
