@@ -106,6 +106,8 @@ def test_the_baseline_may_be_missing_but_not_the_policy(run):
     (run / "eval_after.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"eval_after.json .* --name after --from-run"):
         report.read_evaluations(run)
+    write(run, "after", 1.5)  # as that command does (see test_train)
+    assert list(report.read_evaluations(run)) == ["before", "after"]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,12 @@ def test_the_baseline_may_be_missing_but_not_the_policy(run):
 )
 def test_two_protocols_do_not_share_a_table(run, field, value):
     write(run, "after", 1.5, **{field: value})
-    with pytest.raises(ValueError, match=rf"eval_after.json has {field}={value!r}"):
+    wrong = rf"eval_after.json has {field}={value!r}, .*; evaluate both again with one config"
+    with pytest.raises(ValueError, match=wrong):
         report.read_evaluations(run)
+    for name in report.NAMES:
+        write(run, name, 1.5, **{field: value})
+    assert len(report.read_evaluations(run)) == 3
 
 
 def test_a_baseline_needs_no_decoding_but_the_same_pairs(run):
