@@ -58,7 +58,7 @@ def _said(node: ast.AST) -> str:
         return _text(node.exc.args)
     if isinstance(node, ast.Call):
         called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if called in SAYS:
+        if called in SAYS or called.endswith("Error"):
             return _text(node.args)
         return _text([k.value for k in node.keywords if k.arg and REMEDY.search(k.arg)])
     if isinstance(node, ast.Assign) and REMEDY.search(ast.unparse(node.targets[0])):

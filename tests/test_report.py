@@ -145,9 +145,13 @@ def test_a_run_folder_without_its_data_still_reports(run):
     assert "Left out: contact sheets" in text
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 1
-    assert f"{tmp_path / 'config.json'} does not exist" in capsys.readouterr().err
+def test_a_folder_that_is_no_run_is_named(run, tmp_path, capsys):
+    assert report.main([str(tmp_path / "none")]) == 1
+    told = capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'none' / 'config.json'} does not exist; is {tmp_path / 'none'} a run" in told
+    )
+    assert report.main([str(run)]) == 0
 
 
 def test_the_report_tells_what_the_numbers_depend_on_and_what_later_starts_changed(run):

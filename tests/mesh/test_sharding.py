@@ -189,6 +189,7 @@ def test_a_mesh_of_another_number_of_devices_is_refused_with_one_that_works(aske
 
 
 def test_the_flag_that_a_warning_about_virtual_devices_advises_ends_it(monkeypatch):
+    assert len(jax.devices()) == 8  # before the flags that make them are gone
     monkeypatch.setenv("XLA_FLAGS", "")
     with pytest.warns(
         UserWarning, match="virtual CPU devices may deadlock; set XLA_FLAGS="

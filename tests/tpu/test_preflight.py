@@ -374,6 +374,13 @@ def test_a_specification_is_cut_out_of_the_plugin():
     assert text == 'gpu_device_info {\n a: 2\n}\ndevice_description_str: "Two"\n'
     with pytest.raises(ValueError, match=r"no specification of 'Three'; it has \['One', 'Two'\]"):
         gpu_target.find_target(plugin, "Three")
+    assert "a: 1" in gpu_target.find_target(plugin, "One")  # one of those that it has
+
+
+def test_a_text_without_an_entry_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY computation; give the text of a compiled"):
+        hlo_report.read("no program")
+    assert hlo_report.read(jax.jit(jax.numpy.cos).lower(1.0).compile().as_text())
 
 
 def test_a_request_survives_the_way_to_its_process():
