@@ -352,7 +352,7 @@ def test_scoring_texts_makes_no_implicit_transfer():
             [["[]"]],
             [[True, True]],
             pad_boxes([[A]], M),
-            "ended has shape .*; give one text per entry",
+            "ended has shape .*; give one text",
         ),
         ([["[]"], ["[]"]], [[True], [True]], pad_boxes([[A]], M), "for 2 pairs; give one set"),
         ([["[]"]], [[True]], pad_boxes([[[0, 0, 96, 64]]], M), "truth of pair 0 .*unit_from_px"),

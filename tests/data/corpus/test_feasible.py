@@ -125,7 +125,8 @@ def test_an_unknown_verb_lists_the_known_ones(capsys):
 
 QUICK = "--preset quickstart"
 FOLLOWED = [  # a command that is refused; how the remedy reads; the command that it amounts to
-    (f"{QUICK} --set look.shapes=cube,sphear", r"use (sphere)", QUICK + " --set look.shapes=cube,{0}"),
+    (f"{QUICK} --set look.shapes=cube,sphear", r"use (sphere)",
+     QUICK + " --set look.shapes=cube,{0}"),
     (f"{QUICK} --set look.types=color,rotate", r"use (material)",
      QUICK + " --set look.types=color,{0}"),
     (f"{QUICK} --set look.max_things=5", r"or use (look.max_things=\d+)", QUICK + " --set {0}"),
