@@ -123,6 +123,16 @@ def test_two_protocols_do_not_share_a_table(run, field, value):
     assert len(report.read_evaluations(run)) == 3
 
 
+def test_a_damaged_evaluation_is_deleted_and_made_again_as_advised(run):
+    path = run / "eval_after.json"
+    path.write_text('{"summary": ')
+    with pytest.raises(ValueError, match=r"eval_after.json .*; delete it, and evaluate again"):
+        report.read_evaluations(run)
+    path.unlink()
+    write(run, "after", 1.5)
+    assert "after" in report.read_evaluations(run)
+
+
 def test_a_baseline_needs_no_decoding_but_the_same_pairs(run):
     write(run, "pixel_diff", 2.0, decode="none")
     assert list(report.read_evaluations(run)) == ["before", "after", "pixel_diff"]

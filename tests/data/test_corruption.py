@@ -229,6 +229,24 @@ def test_a_sealed_object_tells_of_every_changed_byte():
     assert sealed.parse('{"count": 3}') == {"count": 3}  # as older versions wrote it
 
 
+def test_a_file_that_is_no_part_of_an_export_is_deleted_as_advised(made, tmp_path):
+    hub = shutil.copytree(made / "hub", tmp_path / "hub")
+    for part in ("data", "masks"):
+        stray = hub / part / "other-00000-of-00001.parquet"
+        shutil.copy(one_of(hub, part + "/{}-*", "dual"), stray)
+    with pytest.raises(ValueError, match=r"is not among the files of its export .*; delete it"):
+        import_split([hub / "data" / stray.name], tmp_path / "r", "other")
+    for part in ("data", "masks"):
+        (hub / part / stray.name).unlink()
+    assert import_split([hub], tmp_path / "r", "single")["pairs"] == 4
+    sums = hub / "SHA256SUMS"
+    sums.write_text("0" + sums.read_text()[1:].replace("a", "b", 1))
+    with pytest.raises(ValueError, match=r"SHA256SUMS was changed; .*, or delete it"):
+        import_split([hub], tmp_path / "q", "single")
+    sums.unlink()
+    assert import_split([hub], tmp_path / "q", "single")["pairs"] == 4
+
+
 def test_a_damaged_manifest_is_told_with_its_command_where_a_run_asks_what_it_holds(made, tmp_path):
     """A start asks for the digests before it opens a split: it said "render again", not how."""
     shutil.copytree(made / "data" / "single", tmp_path / "single")

@@ -161,6 +161,16 @@ FOLLOWED = [  # a command that is refused; how the remedy reads; the command tha
 ]  # fmt: skip
 
 
+def test_a_part_and_workers_as_advised_are_taken(tmp_path):
+    with pytest.raises(ValueError, match=r"--shards='3' is not I/N; write (0/8) for the first"):
+        make._part("3")
+    assert make._part("0/8") == (0, 8)
+    parts = ["--split", "single", "--pairs", "1", "--set", "look.renderer=numpy"]
+    parts += ["--set", "look.width=64", "--set", "look.height=48", "--root", str(tmp_path)]
+    assert commands.main(["plan", *parts, "--workers", "0"]) == 1
+    assert commands.main(["plan", *parts, "--workers", "1"]) == 0
+
+
 def given(words) -> make.Corpus:
     parser = argparse.ArgumentParser()
     make.add_arguments(parser, "render")
