@@ -121,5 +121,7 @@ def test_padding_keeps_order_and_marks_what_is_real():
 def test_padding_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"rows\[1\] has 3 boxes, more than size=2"):
         boxes.pad_boxes([np.zeros((1, 4)), np.zeros((3, 4))], 2)
+    boxes.pad_boxes([np.zeros((1, 4)), np.zeros((3, 4))], 3)
     with pytest.raises(ValueError, match=r"rows\[0\] has shape \(4,\)"):
         boxes.pad_boxes([np.zeros(4)], 2)
+    boxes.pad_boxes([np.zeros((1, 4))], 2)

@@ -106,6 +106,8 @@ def test_the_baseline_may_be_missing_but_not_the_policy(run):
     (run / "eval_after.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"eval_after.json .* --name after --from-run"):
         report.read_evaluations(run)
+    write(run, "after", 1.5)  # as that command does (see test_train)
+    assert list(report.read_evaluations(run)) == ["before", "after"]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,22 @@ def test_the_baseline_may_be_missing_but_not_the_policy(run):
 )
 def test_two_protocols_do_not_share_a_table(run, field, value):
     write(run, "after", 1.5, **{field: value})
-    with pytest.raises(ValueError, match=rf"eval_after.json has {field}={value!r}"):
+    wrong = rf"eval_after.json has {field}={value!r}, .*; evaluate both again with one config"
+    with pytest.raises(ValueError, match=wrong):
         report.read_evaluations(run)
+    for name in report.NAMES:
+        write(run, name, 1.5, **{field: value})
+    assert len(report.read_evaluations(run)) == 3
+
+
+def test_a_damaged_evaluation_is_deleted_and_made_again_as_advised(run):
+    path = run / "eval_after.json"
+    path.write_text('{"summary": ')
+    with pytest.raises(ValueError, match=r"eval_after.json .*; delete it, and evaluate again"):
+        report.read_evaluations(run)
+    path.unlink()
+    write(run, "after", 1.5)
+    assert "after" in report.read_evaluations(run)
 
 
 def test_a_baseline_needs_no_decoding_but_the_same_pairs(run):
@@ -139,9 +155,13 @@ def test_a_run_folder_without_its_data_still_reports(run):
     assert "Left out: contact sheets" in text
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 1
-    assert f"{tmp_path / 'config.json'} does not exist" in capsys.readouterr().err
+def test_a_folder_that_is_no_run_is_named(run, tmp_path, capsys):
+    assert report.main([str(tmp_path / "none")]) == 1
+    told = capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'none' / 'config.json'} does not exist; is {tmp_path / 'none'} a run" in told
+    )
+    assert report.main([str(run)]) == 0
 
 
 def test_the_report_tells_what_the_numbers_depend_on_and_what_later_starts_changed(run):

@@ -115,7 +115,6 @@ def import_folder(source: str, out: str | Path, *, dtype: str, overwrite: bool) 
     Every `model.source` may name the result. It appears only when it is whole.
     """
     check_out(out, source, overwrite=overwrite)
-    check_target(Path(out))
     check_plain("--out", out)
     model = weights.read_model_config(source)
     with new_folder(Path(out)) as partial_folder:
@@ -142,7 +141,8 @@ def check_out(out: str | Path, source: str, *, overwrite: bool) -> None:
     out = Path(out)
     if not is_remote(source) and out.resolve() == Path(source).resolve():
         raise FileExistsError(f"{out} is the folder the run started from; name another --out")
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not overwrite):
+    check_target(out)
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise FileExistsError(f"{out} exists; name another --out, or add --overwrite")
 
 

@@ -80,8 +80,10 @@ def corpus_from(args: argparse.Namespace) -> Corpus:
         typed.require(args.pairs is not None, "--pairs", None, "is missing", "say how many")
         high = args.k if args.k_max is None else args.k_max
         draw = Draw(args.split, args.seed, args.k, high)
-        corpus = dataclasses.replace(corpus, splits=(SplitSpec(draw, args.pairs),))
-    elif args.splits:
+        # with the settings, not before them: the look that they ask for may be what it needs
+        splits = [typed.to_plain(SplitSpec(draw, args.pairs))]
+        return typed.override(corpus, [f"splits={splits!r}", *args.settings])
+    if args.splits:
         corpus = corpus.only([name.strip() for name in args.splits.split(",")])
     if args.pairs is not None:
         cut = (dataclasses.replace(s, pairs=min(s.pairs, args.pairs)) for s in corpus.splits)

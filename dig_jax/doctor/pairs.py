@@ -24,7 +24,8 @@ def split(cfg: Config, name: str) -> Finding:
     source = PairSource(cfg.data, name)
     if not len(source):
         remedy = (
-            f"make some with `python -m dig_jax.data render --root {render_root(cfg.data.root)}`"
+            f"make some with `python -m dig_jax.data render --root {render_root(cfg.data.root)} "
+            f"--split {name} --pairs N --k K`"
         )
         return Finding("0 pairs", rule="a run draws from it, or scores it", remedy=remedy)
     if name in scored_splits(cfg):

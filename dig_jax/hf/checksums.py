@@ -45,8 +45,8 @@ def check_files(folder: epath.Path, *, weights: bool) -> None:
 
 
 _REMEDY = (
-    "write the folder again by the command that made it, or, where the change is your own, "
-    f"delete its {CHECKSUMS}"
+    "write the folder again by the command that made it and --overwrite, or, where the change is "
+    f"your own, delete its {CHECKSUMS}"
 )
 
 

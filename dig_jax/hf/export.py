@@ -76,10 +76,14 @@ def save_hf(
 
 
 def check_target(folder: Path) -> None:
-    """Raises FileExistsError where a folder holds something other than a checkpoint."""
+    """Raises FileExistsError where there is a file, or a folder of something else."""
+    used = folder.exists() and (folder.is_file() or any(folder.iterdir()))
+    # either is written by every export: the other may be what was lost
     ours = any((folder / name).is_file() for name in ("config.json", CHECKSUMS))
-    if folder.exists() and any(folder.iterdir()) and not ours:
-        raise FileExistsError(f"{folder} holds something other than a checkpoint; name another")
+    if used and not ours:
+        raise FileExistsError(
+            f"{folder} holds something other than a checkpoint; name another --out"
+        )
 
 
 @contextlib.contextmanager

@@ -187,7 +187,7 @@ def _refuse(
         return
     more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
     has = f", which has {unknown[0]} instead" if unknown else ""
-    remedy = hint or "config.json asks for others"
+    remedy = hint or "config.json asks for others: take it and the weights from one checkpoint"
     raise ValueError(f"{what} key {keys[0]}{more} in {folder}{has}; {remedy}")
 
 

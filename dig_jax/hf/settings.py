@@ -157,6 +157,9 @@ def _check_supported(top: Fields, text: Fields, vision: Fields) -> None:
     vision.only("temporal_patch_size", 2)
 
 
+_ADD_STOP = "without one no answer ends; add the tokenizer's to generation_config.json"
+
+
 def _stop_tokens(
     generation: dict, top: Fields, text: Fields, last: int
 ) -> tuple[tuple[int, ...], int]:
@@ -170,11 +173,10 @@ def _stop_tokens(
         eos = read("eos_token_id", least=0, most=last)
         eos = eos if many else (eos,)
         if not eos:
-            raise ValueError(f"{place.where}: eos_token_id=[]; without one no answer ends")
+            raise ValueError(f"{place.where}: eos_token_id=[]; {_ADD_STOP}")
         named = first.has("pad_token_id")
         pad = first.count("pad_token_id", least=0, most=last) if named else eos[-1]
         return eos, pad  # Qwen's last stop token is its pad token
     raise ValueError(
-        f"{top.where} names no eos_token_id, nor does generation_config.json beside it; without "
-        f"one no answer ends"
+        f"{top.where} names no eos_token_id, nor does generation_config.json beside it; {_ADD_STOP}"
     )

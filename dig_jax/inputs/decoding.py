@@ -55,7 +55,10 @@ def read_decoding(folder: str | Path) -> Decoding:
     """
     path = Path(folder) / "generation_config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; use --set eval.decoding=policy")
+        raise FileNotFoundError(
+            f"{path} does not exist; copy it from the checkpoint that the weights came from, or "
+            f"use --set eval.decoding=policy"
+        )
     found = Fields(read_json(path), str(path))
     for name, neutral in _NEUTRAL.items():
         if found.get(name) not in neutral:

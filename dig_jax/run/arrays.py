@@ -77,13 +77,11 @@ def has_params(folder: str | Path) -> bool:
     return (epath.Path(folder) / PARAMS).is_dir()
 
 
-def load_params(
-    folder: str | Path, like: Any, *, cut: bool = False, remedy: str = "make it again"
-) -> Any:
+def load_params(folder: str | Path, like: Any, *, cut: bool = False, remedy: str = "") -> Any:
     """What `save_params` wrote, placed and cast as `like` says; all of it or part of the tree.
 
     cut     read the first entries of arrays that are larger than `like` says
-    remedy  of a damaged folder, for the message
+    remedy  of a damaged folder, for the message; "": that of an import
 
     Raises ValueError naming the folder when it is damaged or is another model's.
     """
@@ -94,6 +92,7 @@ def load_params(
             digest.check({PARAMS: params}, json.loads(known.read_text()))
     except Exception as error:  # Orbax and TensorStore raise whatever they met
         reason = f"{type(error).__name__}: {error}"[:300]
+        remedy = remedy or f"delete {where.parent}: then the same import makes it again"
         raise ValueError(f"{where} cannot be restored; {remedy}. {reason}") from error
     return params
 

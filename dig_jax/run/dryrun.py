@@ -37,7 +37,9 @@ def dry_run(cfg: Config, steps: int, train: Callable[[Session, int], None]) -> N
         with clear_errors():
             ok = 1 <= steps < cfg.steps
             rule = f"is not between 1 and steps={cfg.steps}, the whole run"
-            require(ok, "--dry-run", steps, rule, "use 2")
+            fewer = min(2, cfg.steps - 1)
+            remedy = f"use {fewer}" if fewer else "leave it out: one step is the whole run"
+            require(ok, "--dry-run", steps, rule, remedy)
             session = open_session(dry_config(cfg, folder), blocks=BLOCKS)
         tell(f"{described(session)}\n\nprompt:\n{indented(prompt_text(session))}\n")
         train(session, steps)

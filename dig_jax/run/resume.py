@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
@@ -206,11 +207,14 @@ def _left_behind(cfg: Config) -> str:
     if not steps:
         return ""
     root, held = checkpoint.root_of(cfg), checkpoint.CHECKPOINTS
-    copy = "gcloud storage rsync --recursive" if "://" in f"{old}{root}" else "cp -r"
+    source, target = (shlex.quote(f"{one}".rstrip("/")) for one in (old, root))
+    copy = f"mkdir -p {target} && cp -r {source}/{held} {target}"
+    if "://" in f"{old}{root}":
+        copy = f"gcloud storage rsync --recursive {source}/{held} {target}/{held}"
     return (
         f"checkpoint.root={cfg.checkpoint.root!r} holds no checkpoint, but the run of "
         f"{cfg.run_dir} has saved steps {steps} in {old}; set it back to go on there, copy them by "
-        f"`{copy} {old}/{held} {root}/{held}`, or start a new run with another --run-dir"
+        f"`{copy}`, or start a new run with another --run-dir"
     )
 
 

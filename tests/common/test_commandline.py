@@ -40,6 +40,8 @@ def test_a_place_that_cannot_be_meant_is_refused(capsys):
         with pytest.raises(SystemExit):
             convert.parse_args(["export", "--run=r", f"--out={wrong}"])
         assert "argument --out: " in capsys.readouterr().err
+    for right in (".", "./~no_such_user/x", "/home/no_such_user/x"):  # as the messages say
+        convert.parse_args(["export", "--run=r", f"--out={right}"])
     assert str(path_of("a/b")) == place_of("a/b") == "a/b"
 
 

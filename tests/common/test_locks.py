@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,12 +96,20 @@ def test_an_owner_on_another_machine_lives_while_it_touches_its_lock(tmp_path, c
         if len(waits) == 3:
             os.utime(path, (time.time() + 1, time.time() + 1))
 
-    refused = r"in use by p \(process 1 on elsewhere\)"
-    with pytest.raises(locks.Taken, match=refused), locks.owned("run_dir", path, pause=touched):
-        pass
+    refused = (
+        r"in use by p \(process 1 on elsewhere\); .*\(if that .* is surely gone, delete (\S+)\)"
+    )
+    with pytest.raises(locks.Taken, match=refused) as caught:
+        with locks.owned("run_dir", path, pause=touched):
+            pass
     assert len(waits) == 3
     assert "last heard of 0 s ago: waiting, 180 s at most" in capsys.readouterr().err
     assert path.read_text() == ELSEWHERE
+    with locks.owned("run_dir", tmp_path / "other" / locks.NAME):  # the message's second way
+        pass
+    os.unlink(re.search(refused, str(caught.value))[1])  # and its third
+    with locks.owned("run_dir", path, pause=never):
+        pass
 
 
 def test_an_owner_on_another_machine_that_falls_silent_is_followed(tmp_path, monkeypatch):
@@ -144,6 +153,13 @@ def test_a_file_system_without_links_is_locked_all_the_same(tmp_path, monkeypatc
 def test_a_folder_that_cannot_be_made_is_named_by_its_field(tmp_path):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "run" / locks.NAME
-    with pytest.raises(OSError, match=r"run_dir='.*file/run' cannot be written .*Not a dir"):
+    with pytest.raises(
+        OSError, match=r"run_dir='.*file/run' cannot be written .*Not a dir.*another"
+    ):
         with locks.owned("run_dir", path):
             pass
+    with locks.owned("run_dir", tmp_path / "another" / "run" / locks.NAME):
+        pass
+    (tmp_path / "file").unlink()
+    with locks.owned("run_dir", path):
+        pass

@@ -64,8 +64,16 @@ def test_rows_that_are_not_the_files_own_show(change, tmp_path):
     else:
         lines[2] = text_of([ROWS[0] | {"loss": 9.0}, *ROWS[1:]])[0].splitlines(keepends=True)[2]
     path.write_text("".join(lines))
-    with pytest.raises(ValueError, match="is not what was written"):
+    with pytest.raises(ValueError, match=r"is not what was written .*take its copy back; a change"):
         read_rows(path)
+    changed = [json.loads(line) for line in lines]
+    for row in changed:
+        row.pop("crc", None)
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed))  # "crc" gone: as one's own
+    assert read_rows(path) == changed
+    path.unlink()  # moved away
+    assert read_rows(path) == []
+    assert read_rows(written(tmp_path)) == ROWS  # its copy
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):

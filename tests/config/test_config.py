@@ -22,6 +22,7 @@ from dig_jax.config import (
     load_config,
     to_json,
 )
+from tests import ROOT
 
 FILE = '''
 """A test run."""
@@ -129,14 +130,26 @@ def test_optional_fields_read_none():
 
     assert typed.override(Node(), ["limit=none"]).limit is None
     assert typed.override(Node(), ["limit=5"]).limit == 5
+    typed.check_fields(Node(4), "node")
     typed.check_fields(Node(None), "node")
     with pytest.raises(TypeError, match=r"node.limit='x' is a str; give int"):
         typed.check_fields(Node("x"), "node")
 
 
+def test_a_part_of_what_is_not_there_is_set_as_a_whole_first():
+    @dataclasses.dataclass(frozen=True)
+    class Node:
+        lists: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    with pytest.raises(KeyError, match=r"'lists.a' does not exist yet; set it as a whole first"):
+        typed.override(Node(), ["lists.a.0=2"])
+    assert typed.override(Node(), ["lists.a=(1,)", "lists.a.0=2"]).lists == {"a": (2,)}
+
+
 def test_wrong_types_in_a_config_file_are_named():
     with pytest.raises(TypeError, match=r"optim.rate='1e-6' is a str; give float"):
         OptimConfig(rate="1e-6")
+    assert OptimConfig(rate=float("1e-6")).rate == 1e-6
     with pytest.raises(TypeError, match=r"grpo.epochs=True is a bool; give int"):
         GrpoConfig(epochs=True)
 
@@ -210,8 +223,11 @@ def test_a_config_file_takes_arguments_and_must_return_a_config(path, tmp_path):
         other.write_text(text)
         with pytest.raises(TypeError, match=message):
             load_config(other)
-    with pytest.raises(FileNotFoundError, match=r"no config file .*missing.py; configs/"):
+        other.write_text("from dig_jax.config import Config\ndef get_config(): return Config()")
+        assert load_config(other) == Config()
+    with pytest.raises(FileNotFoundError, match=r"no config file .*missing.py; configs/ holds"):
         load_config(tmp_path / "missing.py")
+    assert load_config(ROOT / "configs" / "tiny_cpu.py")
 
 
 def test_the_command_line_is_config_settings_and_run_dir(path):

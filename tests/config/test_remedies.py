@@ -42,13 +42,46 @@ REMEDIES = [  # settings that are refused; how the remedy reads; the settings th
     (["data.root=gs://b"], r"in a bucket (one below) its root", ["data.root=gs://b/folder"]),
     (["run_dir=gs://b/f"], r"(checkpoint.root) and data.root may be", ["{0}=gs://b/f"]),
     (["run_dir="], r"(\.) is the one you are in", ["run_dir={0}"]),
+    (["run_dir=~no_such_user/x"], r"(write the folder out)", ["run_dir=/home/no_such_user/x"]),
+    (["run_dir= a"], r"(leave those out)", ["run_dir=a"]),
+    (["steps=1000000", "pairs_per_step=65536"], r"split the run, or (take fewer)",
+     ["steps=61", "curriculum.stages.2.until=61", "pairs_per_step=65536"]),
+    (["checkpoint.accept=versoins"], r"use .*(versions), or", ["checkpoint.accept={0}"]),
+    (["checkpoint.accept=versoins"], r"such as (versions.jax)", ["checkpoint.accept={0}"]),
+    (["curriculum.stages.0.weights={}"], r"give at least one bucket a (positive) share",
+     ["curriculum.stages.0.weights={{'single': 1}}"]),
+    (["data.buckets=single,dual,mixed,dual"], r"name (each once)",
+     ["data.buckets=single,dual,mixed"]),
+    (["eval.modes=greedy,greedy"], r"use (\S+) or one", ["eval.modes={0}"]),
+    (["eval.modes="], r"(one of them)", ["eval.modes=greedy"]),
+    (["eval.splits=a,a"], r"name (each split once)", ["eval.splits=a"]),
+    (["eval.splits=heldout"], r"name (other) splits", ["eval.splits={0}"]),
+    (["log.trackers=wandb,wandb"], r"name (each once)", ["log.trackers=wandb"]),
+    (["log.project="], r"name (one)", ["log.project={0}"]),
+    (["lora.targets=wq,wq"], r"name (each once)", ["lora.targets=wq"]),
+    (["optim.rate"], r"write (--set) a.b=c", ["optim.rate=1e-6"]),
+    (["curriculum.stages.5.until=3"], r"use 0 to (\d+)", ["curriculum.stages.{0}.until=60"]),
+    (["curriculum=3"], r"give a (dict)", ["curriculum={{'reference': 'fixed'}}"]),
+    (["curriculum.stages=[{'until': 60}]"], r"weights is missing; give it a (value)",
+     ["curriculum.stages=[{{'until': 60, 'weights': {{'single': 1}}}}]"]),
+    (["optim.schedule=cosin"], r"use one of .*'(cosine)'", ["optim.schedule={0}"]),
+    (["curriculum.stages.0.weights={'single': 1" + "0" * 400 + "}"], r"give a (smaller) one",
+     ["curriculum.stages.0.weights={{'single': 1}}"]),
+    (["optim.rate.x=1"], r"'optim.rate' is a (single value)", ["optim.rate=1"]),
+    (["optim.rate=a"], r"does not read as (float)", ["optim.rate=1"]),
+    (["curriculum.stages=(3)"], r"give a (tuple)",
+     ["curriculum.stages=({{'until': 60, 'weights': {{'single': 1}}}},)"]),
+    (["curriculum.stages.0.weights={1: 2}"], r"has a (int) for its name",
+     ["curriculum.stages.0.weights={{'single': 2}}"]),
+    (["optim.rate=nan"], r"give a (plain) one", ["optim.rate=1e-6"]),
+    (["name=\udc80"], r"give it as (UTF-8)", ["name={0}"]),
     (["run_dir=~no_such_user/x"], r"(\./~)\.\.\. for a name", ["run_dir={0}no_such_user/x"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("refused", "advice", "followed"), REMEDIES, ids=lambda v: str(v)[:50])
 def test_a_remedy_that_a_rule_names_is_accepted(refused, advice, followed):
-    with pytest.raises((KeyError, ValueError)) as caught:
+    with pytest.raises((KeyError, TypeError, ValueError)) as caught:
         typed.override(Config(), refused)
     found = re.search(advice, str(caught.value.args[0]))
     assert found, caught.value

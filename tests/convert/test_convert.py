@@ -178,6 +178,8 @@ def test_another_steps_folder_does_not_pass_for_this_one(made, tmp_path, capsys)
     assert call("check", out, "--run", made / "run", "--step", 3) == 0
     assert call("check", out, "--run", made / "run") == 1
     assert "differs from step 5" in capsys.readouterr().err
+    assert call("export", "--run", made / "run", "--out", out, "--overwrite") == 0  # as it advises
+    assert call("check", out, "--run", made / "run") == 0
 
 
 def test_a_run_without_a_checkpoint_is_named(tmp_path, capsys):
@@ -201,16 +203,22 @@ def test_nothing_is_overwritten_unasked(made, tmp_path, capsys):
     assert call(*command, "--overwrite") == 0
     assert json.loads((out / folders.ORIGIN).read_text())["step"] == 5
     (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "text").write_text("years of work")
-    assert call(*command[:3], "--out", tmp_path / "thesis", "--overwrite") == 1
-    assert (tmp_path / "thesis" / "text").read_text() == "years of work"
+    text = tmp_path / "thesis" / "text"
+    text.write_text("years of work")
+    for other in (text.parent, text):  # --overwrite is not advised where it would be refused
+        for more in ((), ("--overwrite",)):
+            assert call(*command[:3], "--out", other, *more) == 1
+            said = capsys.readouterr().err
+            assert "holds something other than a checkpoint; name another --out" in said
+    assert text.read_text() == "years of work"
+    assert call(*command[:3], "--out", tmp_path / "another") == 0
 
 
 def test_the_source_folder_is_never_the_target(run, capsys):
     cfg = checkpoint.saved_config(run / "run")
     before = (Path(cfg.model.source) / "model.safetensors").read_bytes()
     assert call("export", "--run", run / "run", "--out", cfg.model.source, "--overwrite") == 1
-    assert "folder the run started from" in capsys.readouterr().err
+    assert "folder the run started from; name another --out" in capsys.readouterr().err
     assert (Path(cfg.model.source) / "model.safetensors").read_bytes() == before
 
 

@@ -128,12 +128,31 @@ def test_the_first_difference_is_named(change, message, base, tmp_path, capsys):
     (other / "checksums.json").unlink()  # they would name the file first
     change(other)
     assert call("check", other, "--source", base / "base") == 1
-    assert re.search(message, capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    lacking = re.search(r"other has no (chat_template.jinja); copy it, the other side", said)
+    if lacking:  # what the message advises
+        shutil.copyfile(base / "base" / lacking[1], other / lacking[1])
+        assert call("check", other, "--source", base / "base") == 0
+
+
+def test_a_dtype_that_is_none_of_ours_is_set_to_one_of_those_named(base, tmp_path, capsys):
+    other = Path(shutil.copytree(base / "base", tmp_path / "other"))
+    (other / "checksums.json").unlink()
+    config = other / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | {"dtype": "float8"}))
+    assert call("check", other, "--source", base / "base") == 1
+    said = capsys.readouterr().err
+    advised = re.search(r"config.json says dtype='float8'; use one of (\w+)", said)
+    config.write_text(json.dumps(told | {"dtype": advised[1]}))
+    assert call("check", other, "--source", base / "base") == 0
 
 
 def test_a_check_needs_something_to_compare_with(base):
     with pytest.raises(SystemExit):
         call("check", base / "base")
+    assert call("check", base / "base", "--source", base / "orbax") == 0
 
 
 def test_a_bad_import_leaves_nothing(base, tmp_path, capsys):
@@ -146,6 +165,8 @@ def test_a_bad_import_leaves_nothing(base, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
     assert call("import", "--source", broken, "--out", broken) == 1
     assert "name another --out" in capsys.readouterr().err
+    shutil.copyfile(base / "base" / "model.safetensors", broken / "model.safetensors")
+    assert call("import", "--source", broken, "--out", tmp_path / "another") == 0
 
 
 def test_an_import_that_could_not_be_read_back_is_refused_by_its_argument(base, tmp_path):
@@ -156,10 +177,11 @@ def test_an_import_that_could_not_be_read_back_is_refused_by_its_argument(base, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_import_is_not_written_to_an_address(base):
+def test_an_import_is_not_written_to_an_address(base, tmp_path):
     """A path would take it for a folder named "gs:" of this machine."""
     with pytest.raises(ValueError, match=r"--out gs://b/x is an address; .* `gcloud storage rsync"):
         folders.import_folder(str(base / "base"), "gs://b/x", dtype="float32", overwrite=True)
+    folders.import_folder(str(base / "base"), tmp_path / "x", dtype="float32", overwrite=True)
     assert not Path("gs:").exists()
 
 

@@ -27,6 +27,7 @@ from dig_jax.data import records
 from dig_jax.data.corpus import manifest
 from dig_jax.data.exchange.export import export
 from dig_jax.data.exchange.imports import import_split
+from dig_jax.data.feed import fetch
 from dig_jax.data.feed.source import PairSource
 from dig_jax.data.make import add_arguments, corpus_from
 from dig_jax.data.scene.draws import Draw, SplitSpec
@@ -209,6 +210,35 @@ def test_a_sealed_object_tells_of_every_changed_byte():
             except ValueError:
                 continue
     assert sealed.parse('{"count": 3}') == {"count": 3}  # as older versions wrote it
+
+
+def test_a_file_that_is_no_part_of_an_export_is_deleted_as_advised(made, tmp_path):
+    hub = shutil.copytree(made / "hub", tmp_path / "hub")
+    for part in ("data", "masks"):
+        stray = hub / part / "other-00000-of-00001.parquet"
+        shutil.copy(one_of(hub, part + "/{}-*", "dual"), stray)
+    with pytest.raises(ValueError, match=r"is not among the files of its export .*; delete it"):
+        import_split([hub / "data" / stray.name], tmp_path / "r", "other")
+    for part in ("data", "masks"):
+        (hub / part / stray.name).unlink()
+    assert import_split([hub], tmp_path / "r", "single")["pairs"] == 4
+    sums = hub / "SHA256SUMS"
+    sums.write_text("0" + sums.read_text()[1:].replace("a", "b", 1))
+    with pytest.raises(ValueError, match=r"SHA256SUMS was changed; .*, or delete it"):
+        import_split([hub], tmp_path / "q", "single")
+    sums.unlink()
+    assert import_split([hub], tmp_path / "q", "single")["pairs"] == 4
+
+
+def test_a_damaged_manifest_is_told_with_its_command_where_a_run_asks_what_it_holds(made, tmp_path):
+    """A start asks for the digests before it opens a split: it said "render again", not how."""
+    shutil.copytree(made / "data" / "single", tmp_path / "single")
+    wanted = fetch.digest_of(str(tmp_path), "single")
+    (tmp_path / "single" / "manifest.json").write_text('{"shards": ')
+    with pytest.raises(ValueError, match=r"delete \S+ and make it again with `python") as caught:
+        fetch.digest_of(str(tmp_path), "single")
+    follow(str(caught.value))
+    assert fetch.digest_of(str(tmp_path), "single") == wanted
 
 
 def test_a_manifest_of_another_split_is_blamed_not_the_shards(made, tmp_path):

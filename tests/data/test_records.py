@@ -222,6 +222,7 @@ def test_worker_that_cannot_start_says_why(tmp_path):
 def test_no_workers_is_refused_rather_than_waited_for():
     with pytest.raises(ValueError, match="workers=0"):
         list(render_pairs(CONFIG, [Request(DRAW, 0)], 0, FAKE))
+    assert len(list(render_pairs(CONFIG, [Request(DRAW, 0)], 1, FAKE))) == 1
 
 
 def test_python_without_blender_gets_the_remedy(monkeypatch):

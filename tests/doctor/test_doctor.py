@@ -157,6 +157,36 @@ def test_a_planted_fault_is_red_with_its_remedy_and_all_else_is_checked(
     assert len(GREEN.findall(printed)) + printed.count("skipped: needs") >= 20
 
 
+FOLLOWED = [  # settings, the row that turns red, how its remedy reads, the settings it amounts to
+    (["eval.pairs=9"], "data heldout", r"--set (eval.pairs=\d+)", ["{0}"]),
+    (["rollout.max_tokens=30"], "answers", r"--set (rollout.max_tokens=\d+)", ["{0}"]),
+    (
+        ["reward.iou_threshold=1"],
+        "reward",
+        r"lower reward.iou_threshold=1 below (\d.\d)",
+        ["reward.iou_threshold={0}"],
+    ),
+    (["reward.max_boxes=1"], "reward", r"(raise) reward.max_boxes", ["reward.max_boxes=10"]),
+    (
+        ["mesh.fsdp=2", "grpo.minibatches=1"],
+        "devices",
+        r"--set (\S+) --set (\S+), or",
+        ["{0}", "{1}", "grpo.minibatches=1"],
+    ),
+    (["prompt.max_tokens=9"], "prompt", r"or (raise) prompt.max_tokens", ["prompt.max_tokens=999"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "row", "advice", "followed"), FOLLOWED)
+def test_what_a_red_row_advises_makes_it_green(diagnose, settings, row, advice, followed):
+    line = lines_of(diagnose(*settings)[1], row)
+    assert line.startswith("red ")
+    advised = re.search(advice, line)
+    assert advised, line
+    printed = diagnose(*(one.format(*advised.groups()) for one in followed))[1]
+    assert lines_of(printed, row).startswith("ok "), lines_of(printed, row)
+
+
 BROKEN = """
 def nan(sample):
     return float("nan")
@@ -200,6 +230,8 @@ def test_a_reward_function_of_ones_own_is_tried_on_real_pairs(
     assert line.startswith("red ")
     assert rule in line
     assert remedy in line
+    mended = diagnose("reward.function=my_rewards:fine")[1]
+    assert lines_of(mended, "reward").startswith("ok ")
 
 
 def test_a_sound_function_of_ones_own_and_the_named_ones_are_green(sound, tmp_path, monkeypatch):
@@ -235,7 +267,13 @@ def test_a_folder_that_cannot_be_written_is_red(diagnose, tmp_path):
     assert status == 1
     assert line.startswith("red ")
     assert "cannot be written" in line
-    assert "name another folder with --run-dir" in line
+    assert "make it writable, or name another folder with --run-dir" in line
+    root = lines_of(diagnose(f"checkpoint.root={tmp_path}/file/root")[1], "checkpoints")
+    assert "make it writable, or name another checkpoint.root" in root
+    other = (f"run_dir={tmp_path}/other", f"checkpoint.root={tmp_path}/root")
+    assert diagnose(*other)[0] == 0
+    (tmp_path / "file").unlink()
+    assert diagnose(f"run_dir={tmp_path}/file/run")[0] == 0
 
 
 def test_a_run_of_another_configuration_may_not_be_continued(sound, diagnose, tmp_path):
@@ -263,7 +301,9 @@ def test_scored_pairs_that_were_trained_on_are_red(sound, diagnose, tmp_path):
     line = lines_of(printed, "disjoint")
     assert status == 1
     assert "8 of 8 pairs of heldout share pictures with training pairs" in line
-    assert "make heldout again with another --seed" in line
+    assert "make heldout again with another --seed, or name another split" in line
+    shutil.copytree(sound.data.root + "/heldout", root / "other")
+    assert diagnose(f"data.root={root}", "data.eval_split=other")[0] == 0
 
 
 def test_a_damaged_shard_is_named(sound, diagnose, tmp_path):
@@ -287,6 +327,14 @@ def test_too_little_memory_and_too_little_disk_are_red(diagnose, monkeypatch):
     assert "grpo.reference=bfloat16" in lines_of(printed, "memory at rest")
     assert "lower checkpoint.keep" in lines_of(printed, "disk")
     assert "skipped: needs memory at rest" in lines_of(printed, "memory update")
+    needed = re.search(r"([\d.]+) (MB|kB) needed", lines_of(printed, "disk"))
+    scale = {"kB": 1e3, "MB": 1e6}[needed[2]]
+    free = usage._replace(free=int(float(needed[1]) * scale) - 100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert lines_of(diagnose()[1], "disk").startswith("red ")
+    assert lines_of(diagnose("checkpoint.keep=1")[1], "disk").startswith("ok ")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert lines_of(diagnose()[1], "disk").startswith("ok ")
 
 
 @functools.cache

@@ -66,6 +66,18 @@ def test_damaged_checksums_are_named(folder, text):
         opened(folder)
 
 
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors.index.json", CHECKSUMS])
+def test_a_damaged_folder_is_written_again_as_advised(folder, lost):
+    """Without config.json it passed for a folder of something else, which is not replaced."""
+    path = folder / lost
+    path.write_text("") if lost == CHECKSUMS else path.unlink()
+    with pytest.raises((ValueError, FileNotFoundError)):
+        opened(folder)
+    params = make_tiny(jax.random.key(0), small_base())
+    weights.save_hf(folder, params, small_base(), source_folder=ASSETS, shard_bytes=20_000)
+    opened(folder)
+
+
 def test_checksums_do_not_travel_as_a_companion(folder, tmp_path):
     weights.save_hf(
         tmp_path / "again", opened(folder), small_base(), source_folder=folder, dtype="bfloat16"

@@ -53,8 +53,10 @@ def test_an_adapter_beside_full_weights_is_not_ignored_in_silence(kept, folder):
     for file in folder.glob("adapter_*"):
         if file.name not in kept:
             file.unlink()
-    with pytest.raises(ValueError, match=rf"has {kept[0]}, a LoRA adapter .* not be applied"):
+    with pytest.raises(ValueError, match=rf"has {kept[0]}, a LoRA adapter .*or move it out of the"):
         read_model_config(folder)
+    (folder / kept[0]).rename(folder.parent / kept[0])
+    load(folder)
 
 
 def test_an_adapters_settings_are_never_copied(tmp_path, capsys):
@@ -92,6 +94,8 @@ def test_pytorch_files_alone_are_named(folder):
         r"which is not read here; write it as safetensors",
     ):
         load(folder)
+    shutil.copy(HF_OUTPUTS / "untied" / "model.safetensors", folder)
+    load(folder)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +110,15 @@ def test_pytorch_files_alone_are_named(folder):
     ],
 )
 def test_an_index_that_names_no_files_is_named(index, message, folder):
-    (folder / "model.safetensors").unlink()
+    names = dict.fromkeys(
+        load_file(folder / "model.safetensors"), "model-00001-of-00001.safetensors"
+    )
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(ValueError, match=message):
         load(folder)
+    (folder / INDEX).write_text(json.dumps({"weight_map": names}))  # fetched again
+    load(folder)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", "policy.model."])
@@ -140,6 +149,11 @@ def test_a_missing_head_is_said_to_be_a_question_of_the_tie_flag(folder):
     save_file({k: v for k, v in load_file(file).items() if k != "lm_head.weight"}, file)
     with pytest.raises(ValueError, match=r"missing key lm_head\.weight .*word_embeddings=false"):
         load(folder)
+    top = json.loads((folder / "config.json").read_text())
+    for place in (top, top["text_config"]):
+        place["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(top))
+    load(folder)
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 11422654\n"
@@ -150,6 +164,18 @@ def test_a_git_lfs_pointer_is_named_with_the_way_on(name, folder):
     (folder / name).write_text(POINTER)
     with pytest.raises(ValueError, match=rf"{name} is a git-LFS pointer, .*`git lfs pull`"):
         load(folder)
+    if (HF_OUTPUTS / "untied" / name).is_file():  # as `git lfs pull` leaves it
+        shutil.copy(HF_OUTPUTS / "untied" / name, folder)
+        load(folder)
+
+
+def test_a_text_of_another_encoding_is_fetched_again(folder):
+    whole = (folder / "config.json").read_bytes()
+    (folder / "config.json").write_bytes(whole.decode().encode("utf-16"))
+    with pytest.raises(ValueError, match=r"config.json is not a text in UTF-8: .*; fetch it again"):
+        load(folder)
+    (folder / "config.json").write_bytes(whole)
+    load(folder)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +185,8 @@ def test_a_config_that_is_no_object_is_named(text, folder):
     (folder / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json (holds .*not an object|is not valid JSON)"):
         read_model_config(folder)
+    shutil.copy(HF_OUTPUTS / "untied" / "config.json", folder)  # "fetch it again"
+    read_model_config(folder)
 
 
 @pytest.mark.parametrize("place", ["top", "text_config"])

@@ -222,6 +222,8 @@ def test_stop_tokens_come_from_the_generation_config_first(folder):
 def test_what_is_no_checkpoint_folder_is_named(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         read_model_config(tmp_path / "nowhere")
+    shutil.copytree(HF_OUTPUTS / "tied", tmp_path / "nowhere")
+    read_model_config(tmp_path / "nowhere")
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
         load(folder)
@@ -247,6 +249,21 @@ def test_a_wrong_key_is_named(change, message, folder):
     rewrite(folder, change)
     with pytest.raises(ValueError, match=message):
         load(folder)
+    shutil.copy(HF_OUTPUTS / "tied" / "model.safetensors", folder)  # those of config.json's own
+    load(folder)
+
+
+@pytest.mark.parametrize("untie", [True, False])
+def test_an_unequal_head_is_read_or_dropped_as_advised(untie, folder):
+    rewrite(folder, lambda t: t | {"lm_head.weight": t[EMBED] + 1})
+    advice = r"set tie_word_embeddings to false in config.json, or drop the head"
+    with pytest.raises(ValueError, match=advice):
+        load(folder)
+    if untie:
+        edit_config(folder, lambda top: top.update(tie_word_embeddings=False))
+    else:
+        rewrite(folder, lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"})
+    assert load(folder)
 
 
 def test_a_tied_head_that_equals_the_embedding_is_read(folder):
@@ -278,14 +295,22 @@ def test_shards_may_not_share_a_key_nor_be_missing(folder):
     jax.tree.map(np.testing.assert_array_equal, before, load(folder))
     key = next(iter(first))
     shutil.copy(HF_OUTPUTS / "tied" / "model.safetensors", folder / "model.safetensors")
-    with pytest.raises(ValueError, match="remove the stale one"):
-        load(folder)
+    for stale in (["model.safetensors"], ["model.safetensors.index.json"]):
+        copy = Path(shutil.copytree(folder, folder.parent / stale[0]))
+        with pytest.raises(ValueError, match="remove the stale one"):
+            load(copy)
+        (copy / stale[0]).unlink()
+        load(copy)
     split(folder, first, rest | {key: first[key]})
     with pytest.raises(ValueError, match=f"duplicate key {key} .*00001-of-00002.*00002-of-00002"):
         load(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no model-00002-of-00002\.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no model-00002.*; is the checkpoint complete"
+    ):
         load(folder)
+    save_file(rest, folder / "model-00002-of-00002.safetensors")  # completed
+    load(folder)
 
 
 def test_an_export_never_leaves_half_a_folder(tmp_path):
@@ -305,13 +330,18 @@ def test_an_export_never_leaves_half_a_folder(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["out"]
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="something other than a checkpoint"):
+    with pytest.raises(FileExistsError, match="something other than a checkpoint; name another"):
         save_hf(tmp_path / "notes", params, config, source_folder=None)
+    with pytest.raises(FileNotFoundError, match=r"source folder .*gone does not exist"):
+        save_hf(tmp_path / "other", params, config, source_folder=tmp_path / "gone")
+    save_hf(tmp_path / "other", params, config, source_folder=HF_OUTPUTS / "tied")
     untied = dataclasses.replace(config, text=dataclasses.replace(config.text, tied=False))
     with pytest.raises(ValueError, match="differ in structure"):
         save_hf(out, params, untied, source_folder=None)
     with pytest.raises(ValueError, match="dtype='int8'"):
         save_hf(out, params, config, source_folder=None, dtype="int8")
+    for dtype in ("float32", "bfloat16", "float16"):  # those that the message names
+        save_hf(out, params, config, source_folder=None, dtype=dtype)
 
 
 def test_an_export_is_readable_by_others_and_counts_its_parameters(tmp_path):

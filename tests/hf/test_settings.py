@@ -121,5 +121,51 @@ def test_the_top_and_the_tower_are_looked_through_as_well(change, message):
     assert read(lambda top: top["vision_config"].update(rope_parameters=plain)) == read()
 
 
+ALL = {"rope_theta": 5e6, "rope_scaling": {"mrope_section": [24, 20, 20]}, "head_dim": 128}
+RELEASED = text(**ALL, rope_parameters=None)
+REMEDIES = [  # a change that is refused; how the remedy reads; the change that it amounts to
+    (text(rope_theta=None), r"Qwen3-VL's is 5000000", RELEASED),
+    (text(rope_scaling={"factor": 1}), r"Qwen3-VL's is \[24, 20, 20\]", RELEASED),
+    (
+        text(rope_scaling={"type": "yarn", **YARN}),
+        "only 'default' is implemented",
+        text(rope_scaling={"type": "default", "mrope_section": SECTION}),
+    ),
+    (text(rope_theta=5e6), "keep the one that the weights were trained with", text(rope_theta=100)),
+    (
+        text(attention_bias=True),
+        "attention_bias=True; only False is implemented",
+        text(attention_bias=False),
+    ),
+    (text(head_dim=None), "has no head_dim; is it a Qwen3-VL's", text(head_dim=32)),
+    (text(head_dim="x"), "take the value of the checkpoint's makers", text(head_dim=32)),
+    (
+        lambda top: top.update(model_type="qwen3_vl_moe"),
+        "only the dense 'qwen3_vl' is implemented",
+        lambda top: top.update(model_type="qwen3_vl"),
+    ),
+    (
+        text(quantization_config={"quant_method": "fp8"}),
+        "use the unquantised checkpoint",
+        text(quantization_config=None),
+    ),
+]
+
+
+@pytest.mark.parametrize(("refused", "advice", "followed"), REMEDIES)
+def test_a_value_that_a_refusal_names_is_accepted(refused, advice, followed):
+    with pytest.raises(ValueError, match=advice):
+        read(refused)
+    read(followed)
+
+
+@pytest.mark.parametrize("stops", [{"eos_token_id": []}, {}])
+def test_a_checkpoint_without_a_stop_is_given_one(stops):
+    without = text(eos_token_id=None)
+    with pytest.raises(ValueError, match=r"without one no answer ends; add the tokenizer's"):
+        read(without, generation=stops)
+    assert read(without, generation={"eos_token_id": 488}).eos_tokens == (488,)
+
+
 def test_the_shipped_base_is_read_as_before():
     assert read() == read_model_config(ASSETS)

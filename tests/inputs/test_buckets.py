@@ -188,9 +188,19 @@ def test_what_fits_no_bucket_is_named_with_its_size():
     ):
         with pytest.raises(ValueError, match=message):
             choose_bucket(BUCKETS, sizes, lengths, names)
+        size = tuple(max(s[axis] for row in sizes for s in row or [(48, 48)]) for axis in (0, 1))
+        larger = Bucket(size, max(lengths), max(map(len, sizes)))  # what the message advises
+        assert choose_bucket([*BUCKETS, larger], sizes, lengths, names) == larger
+        choose_bucket(
+            BUCKETS, [[], [(48, 48)]], [20, 20], names
+        )  # a smaller picture, a shorter text
     narrow = [Bucket((128, 64), 80, 1), Bucket((48, 128), 80, 1)]
     with pytest.raises(ValueError, match=r"holds pair 3, pair 4 together, though each one alone"):
         choose_bucket(narrow, [[(48, 128)], [(128, 16)]], [20, 20], names)
+    for size in ((48, 128), (128, 16)):  # batched like with like
+        choose_bucket(narrow, [[size]] * 2, [20, 20], names)
+    wide = Bucket((128, 128), 80, 1)
+    assert choose_bucket([*narrow, wide], [[(48, 128)], [(128, 16)]], [20, 20], names) == wide
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"pair 0, image 2 is 2x500 px; .* at most 200 times"):
         ask([[noise(rng, 32, 32), noise(rng, 500, 2)]])

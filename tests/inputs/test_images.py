@@ -131,6 +131,8 @@ def test_the_records_of_the_default_run_are_not_resized():
 def test_an_impossible_shape_is_refused_by_name(height, width):
     with pytest.raises(ValueError, match=rf"pair 7, image B is {width}x{height} px; .* 200 times"):
         target_size(height, width, LARGE, "pair 7, image B")
+    short = max(1, min(height, width))
+    target_size(min(height, 200 * short) or 1, min(width, 200 * short), LARGE, "cropped")
 
 
 def settings(folder, **change) -> None:
@@ -147,6 +149,7 @@ def test_limits_are_read_in_both_spellings_and_may_be_replaced(tmp_path):
     assert read_rules(tmp_path, max_pixels=4000) == ImageRules(3136, 4000, 8, 2)
     with pytest.raises(ValueError, match=r"min_pixels=3136 and max_pixels=3000 .* 1 <= min <= max"):
         read_rules(tmp_path, max_pixels=3000)
+    assert read_rules(tmp_path, min_pixels=1000, max_pixels=3000).min_pixels == 1000
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,8 @@ def test_two_files_with_other_rules_are_refused_and_equal_ones_read(tmp_path, ch
         rf"image_processor {second}: transformers 4.57 follows the first, 5 the second",
     ):
         read_rules(tmp_path)
+    (tmp_path / "processor_config.json").unlink()  # the second way; the first is to make them equal
+    read_rules(tmp_path)
     both_files(tmp_path)
     assert read_rules(tmp_path) == TINY
 
@@ -236,8 +241,12 @@ def test_settings_that_are_not_computed_are_refused(tmp_path, change, message):
     settings(tmp_path, **change)
     with pytest.raises(ValueError, match=message):
         read_rules(tmp_path)
+    settings(tmp_path)  # the one value that each message names, or a Qwen3-VL's
+    assert read_rules(tmp_path) == TINY
 
 
 def test_a_folder_without_rules_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no preprocessor_config.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no preprocessor_config.json; .*: copy it"):
         read_rules(tmp_path)
+    settings(tmp_path)
+    assert read_rules(tmp_path) == TINY

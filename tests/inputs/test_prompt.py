@@ -1,8 +1,10 @@
 """Prompts are Qwen3-VL's, to the token and to the position; answers come back as written."""
 
+import json
 import shutil
 import unicodedata
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -198,32 +200,54 @@ def test_one_prompt_serves_all_pairs_of_its_size(processor):
     repeated = repeat_prompt(one, 3)
     for name, array in vars(three).items():
         np.testing.assert_array_equal(getattr(repeated, name), array)
-    with pytest.raises(ValueError, match="got 3"):
+    with pytest.raises(ValueError, match="got 3; slice one first"):
         repeat_prompt(three, 3)
+    first = jax.tree.map(lambda rows: rows[:1], three)
+    np.testing.assert_array_equal(repeat_prompt(first, 3).tokens, three.tokens)
 
 
 def test_a_fixed_width_pads_and_names_the_row_that_does_not_fit(processor):
     cfg, sizes = PromptConfig(), [[(16, 16)], [(64, 64)]]
     short, long = make_prompt(cfg, processor, CONFIG, sizes).length
     assert make_prompt(cfg, processor, CONFIG, sizes, tokens=long + 3).tokens.shape == (2, long + 3)
-    with pytest.raises(ValueError, match=f"prompt of row 1 has {long} tokens, more than {short}"):
+    wrong = f"prompt of row 1 has {long} tokens, more than {short}; shorten the question, shrink"
+    with pytest.raises(ValueError, match=wrong):
         make_prompt(cfg, processor, CONFIG, sizes, tokens=short)
+    asked = PromptConfig("?")
+    for one, shown, room in (
+        (cfg, sizes, long),
+        (cfg, sizes[:1] * 2, short),
+        (asked, sizes, short),
+    ):
+        make_prompt(one, processor, CONFIG, shown, tokens=room)
+    with pytest.raises(ValueError, match="has 1 images, more than 0; allow more images per row"):
+        make_prompt(cfg, processor, CONFIG, sizes, images=0)
+    make_prompt(cfg, processor, CONFIG, sizes, images=1)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "message", "followed"),
     [
-        ({"sizes": [[(40, 64)]]}, "64x40 is not a multiple of patch.merge = 8.2 = 16"),
-        ({"canvas": (64, 50)}, "50x64 is not a multiple"),
-        ({"canvas": (16, 64)}, "exceeds the canvas 64x16"),
-        ({"questions": ["a", "b"]}, "2 questions for 1 rows"),
-        ({"questions": ["look: <|image_pad|>"]}, "row 0 has 2 image placeholders"),
+        (
+            {"sizes": [[(40, 64)]]},
+            "64x40 is not a multiple of patch.merge = 8.2 = 16; choose .* that 16 divides",
+            {"sizes": [[(48, 64)]]},
+        ),
+        ({"canvas": (64, 50)}, "50x64 is not a multiple", {"canvas": (64, 64)}),
+        ({"canvas": (16, 64)}, "exceeds the canvas 64x16; enlarge", {"canvas": (32, 64)}),
+        ({"questions": ["a", "b"]}, "2 questions for 1 rows of .*; one each", {"questions": ["a"]}),
+        (
+            {"questions": ["look: <|image_pad|>"]},
+            "row 0 has 2 image placeholders .*; does the question hold one",
+            {"questions": ["look: "]},
+        ),
     ],
 )
-def test_bad_requests_are_refused(processor, change, message):
-    given = {"sizes": [[(32, 64)]]} | change
+def test_bad_requests_are_refused_and_their_remedy_is_taken(processor, change, message, followed):
+    given = {"sizes": [[(32, 64)]]}
     with pytest.raises(ValueError, match=message):
-        make_prompt(PromptConfig(), processor, CONFIG, **given)
+        make_prompt(PromptConfig(), processor, CONFIG, **given | change)
+    make_prompt(PromptConfig(), processor, CONFIG, **given | followed)
 
 
 def test_answers_end_at_a_stop_token_or_their_length(processor):
@@ -269,10 +293,28 @@ def test_an_id_that_the_tokenizer_does_not_know_shows(processor):
     assert processor.tokenizer.decode(row[:-1]) == f"[{BOX}]"  # the trap
 
 
-def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+def test_a_folder_without_a_tokenizer_is_named(folder, tmp_path):
     """The remedy fits anybody's folder: no script of ours makes another checkpoint's tokenizer."""
-    with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json; copy it from the check"):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        with pytest.raises(FileNotFoundError, match=rf"has no {name}; copy it from the check"):
+            load_processor(tmp_path)
+        shutil.copy(folder / name, tmp_path)
+    with pytest.raises(ValueError, match=r"has no chat template; add chat_template.jinja"):
         load_processor(tmp_path)
+    shutil.copy(folder / "chat_template.jinja", tmp_path)
+    load_processor(tmp_path)
+
+
+def test_a_folder_without_an_end_token_is_given_qwens(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    told = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "special_tokens_map.json").unlink()  # an older place for the same
+    (copy / "tokenizer_config.json").write_text(json.dumps(told | {"eos_token": None}))
+    with pytest.raises(ValueError, match=r"names no eos_token; Qwen's is \S+") as caught:
+        load_processor(copy)
+    advised = str(caught.value).split()[-1]
+    (copy / "tokenizer_config.json").write_text(json.dumps(told | {"eos_token": advised}))
+    assert load_processor(copy).eos_token == EOS
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
@@ -302,6 +344,10 @@ def test_whatever_transformers_cannot_open_is_named(name, text, message, folder,
     (copy / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         load_processor(copy)
+    if name == "chat_template.json":
+        name = "chat_template.jinja"
+    shutil.copy(folder / name, copy)  # from the checkpoint that the weights came from
+    load_processor(copy)
 
 
 def test_a_template_that_fails_is_named(folder, tmp_path):
@@ -309,3 +355,5 @@ def test_a_template_that_fails_is_named(folder, tmp_path):
     (copy / "chat_template.jinja").write_text("{% for %}")
     with pytest.raises(ValueError, match=r"chat template cannot be rendered .*chat_template.jinja"):
         make_prompt(PromptConfig(), load_processor(copy), CONFIG, [[]])
+    shutil.copy(folder / "chat_template.jinja", copy)
+    make_prompt(PromptConfig(), load_processor(copy), CONFIG, [[]])

@@ -177,22 +177,29 @@ def test_an_unknown_adapter_target_is_named():
     shape = LoraShape(2, 1.0, ("w_gat",))
     with pytest.raises(ValueError, match=r"lora.targets: 'w_gat' is no matrix .* w_gate"):
         lora.check_targets(shape, model_specs(PLAIN)["blocks"])
+    lora.check_targets(LoraShape(2, 1.0, ("w_gate",)), model_specs(PLAIN)["blocks"])
     with pytest.raises(ValueError, match="'q_norm' is no matrix"):
         lora.check_targets(LoraShape(2, 1.0, ("q_norm",)), model_specs(PLAIN)["blocks"])
 
 
 @pytest.mark.parametrize(
-    ("freeze", "message"),
+    ("freeze", "message", "followed"),
     [
-        (("visoin",), "'visoin' names no parameter; nearest: vision"),
-        (("blocks/w",), "'blocks/w' names no parameter; nearest: .*blocks/wq"),
-        (("embed", "blocks", "vision", "head", "norm"), "leaves nothing to train"),
+        (("visoin",), "'visoin' names no parameter; nearest: vision", ("vision",)),
+        (("blocks/w",), "'blocks/w' names no parameter; nearest: .*blocks/wq", ("blocks/wq",)),
+        (
+            ("embed", "blocks", "vision", "head", "norm"),
+            "leaves nothing to train; freeze less of blocks, embed",
+            ("embed", "vision", "head", "norm"),
+        ),
     ],
 )
-def test_wrong_freeze_lists_are_named(freeze, message):
+def test_wrong_freeze_lists_are_named(freeze, message, followed):
     cfg = Config(optim=OptimConfig(freeze=freeze))
     with pytest.raises(ValueError, match=message):
         trained_names(cfg, param_shapes(model_specs(PLAIN)))
+    less = Config(optim=OptimConfig(freeze=followed))
+    assert trained_names(less, param_shapes(model_specs(PLAIN)))
 
 
 @pytest.mark.parametrize("freeze", [(), ("vision",), ("blocks/wq", "embed"), ("head",)])

@@ -132,10 +132,12 @@ def test_moments_are_sharded_like_their_parameters():
 
 def test_bfloat16_weights_are_refused():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), tree())
-    with pytest.raises(TypeError, match=r"blocks/attn_norm is bfloat16; train float32"):
+    with pytest.raises(TypeError, match=r"blocks/attn_norm is bfloat16; train float32 .* and set"):
         optim.make_optimizer(OptimConfig(), 10, params)
+    optim.make_optimizer(OptimConfig(), 10, tree())
 
 
 def test_a_warmup_longer_than_the_run_is_named():
-    with pytest.raises(ValueError, match=r"optim.warmup=12 leaves no step of steps=12"):
+    with pytest.raises(ValueError, match=r"optim.warmup=12 leaves no step of steps=12 .*shorten"):
         optim.make_schedule(OptimConfig(warmup=12, schedule="cosine"), 12)
+    assert optim.make_schedule(OptimConfig(warmup=11, schedule="cosine"), 12)(11) > 0

@@ -58,6 +58,7 @@ def test_another_box_and_the_end_of_the_list_weigh_the_same(processor, count):
 def test_an_answer_that_does_not_fit_is_an_error(processor):
     with pytest.raises(ValueError, match=r"of 3 boxes has \d+ tokens, more than 20.*max_tokens"):
         sft.answer_tokens(processor, np.full((3, 4), 0.5, np.float32), 20, CFG)
+    sft.answer_tokens(processor, np.full((3, 4), 0.5, np.float32), 200, CFG)
 
 
 def test_label_rows_are_tokens_that_no_answer_holds(processor):

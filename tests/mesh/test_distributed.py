@@ -5,6 +5,7 @@ The moment at which a process is killed is a step, not a second: it signals itse
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -332,6 +333,8 @@ def test_a_cluster_that_cannot_be_read_is_an_error_with_the_way_out(monkeypatch)
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"a SlurmCluster fails .*DIG_PROCESSES=1 for a process"):
         distributed.join_arguments(os.environ)
+    assert distributed.join_arguments({**os.environ, "DIG_PROCESSES": "1"}) is None
+    assert distributed.join_arguments({**os.environ, **PLACE})["process_id"] == 3
 
 
 PLACE = {"DIG_COORDINATOR": "10.0.0.1:8476", "DIG_PROCESSES": "4", "DIG_PROCESS": "3"}
@@ -361,11 +364,15 @@ def test_a_port_that_is_taken_is_said_before_jax_crashes(monkeypatch):
         with pytest.raises(SystemExit, match=rf"'{address}': process 0 cannot listen"):
             with distributed.joined():
                 pytest.fail("it went on")
+        with socket.create_server(("", 0)) as free:  # another port
+            other = f"127.0.0.1:{free.getsockname()[1]}"
+        distributed._check_port(other)
+    distributed._check_port(address)  # or once the program that had it has ended
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
+    [  # a value of PLACE in place of each is what they advise
         ({"DIG_PROCESS": "4"}, r"DIG_PROCESS=4 is not below DIG_PROCESSES=4; .* 0 to 3"),
         ({"DIG_PROCESS": "-1"}, r"DIG_PROCESS='-1' is not a whole number from 0"),
         ({"DIG_PROCESSES": "four"}, r"DIG_PROCESSES='four' is not a whole number from 1"),
@@ -380,3 +387,15 @@ def test_a_wrong_variable_is_named_with_its_rule_and_remedy(change, message):
     environ = {name: value for name, value in (PLACE | change).items() if value is not None}
     with pytest.raises(ValueError, match=message):
         distributed.join_arguments(environ)
+    advised = re.search(r"as DIG_COORDINATOR=(\S+)$", message_of(environ))
+    place = PLACE | ({"DIG_COORDINATOR": advised[1]} if advised else {})
+    assert distributed.join_arguments(place)["num_processes"] == 4
+    assert distributed.join_arguments({"DIG_PROCESSES": "1"}) is None  # "or none", and alone
+
+
+def message_of(environ) -> str:
+    try:
+        distributed.join_arguments(environ)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -101,3 +101,8 @@ def test_a_loop_whose_end_is_not_known_is_refused():
 
     with pytest.raises(ValueError, match="FLOPs of 'while' are not known"):
         flops.traced_flops(endless, shape(8, 8))
+
+    def counted(a):  # what has none
+        return jax.lax.fori_loop(0, 3, lambda _, x: x @ a, a)
+
+    assert flops.traced_flops(counted, shape(8, 8)) == 3 * 2 * 8**3

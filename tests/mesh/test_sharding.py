@@ -1,9 +1,11 @@
 """Mesh, rules and global arrays, on eight virtual devices."""
 
 import itertools
+import re
 import socket
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -68,10 +70,16 @@ def test_a_table_that_is_only_read_is_split_by_features(mesh):
 def test_an_unknown_logical_axis_is_an_error(mesh):
     with pytest.raises(KeyError, match=r"'depth'.*no sharding rule"):
         sharding.spec_for(("embed", "depth"), (8, 8), mesh, "train")
+    added = {**sharding.RULES, "depth": None}
+    assert sharding.spec_for(("embed", "depth"), (8, 8), mesh, "train", added)
 
 
 def test_a_dimension_that_does_not_divide_is_named(mesh):
     table = {"text": {"w_up": Row((1024, 1023), ("embed", "mlp"))}}
+    whole = {**sharding.RULES, "mlp": None}  # the second way that the message names
+    assert sharding.param_shardings(table, mesh, rules=whole)
+    one = sharding.make_mesh(MeshConfig(8, 1))  # the first
+    assert sharding.param_shardings(table, one)
     with pytest.raises(ValueError, match=r"text/w_up .*mlp=1023 .*'tensor' of 2 devices"):
         sharding.param_shardings(table, mesh)
 
@@ -164,8 +172,39 @@ def test_machines_of_gpus_make_one_mesh_and_slices_of_tpus_do_not():
     devices = slice_of("NVIDIA H100", "gpu", 2, 2, 1, slices=2)
     placed = sharding.arrange(devices[::-1], (4, 2))
     assert [d.id for d in placed.flat] == list(range(8))
-    with pytest.raises(ValueError, match="2 TPU slices; a mesh is laid over one"):
+    with pytest.raises(
+        ValueError, match="2 TPU slices; a mesh is laid over one: start one run per"
+    ):
         sharding.arrange(slice_of("TPU v5 lite", "tpu", 2, 2, 1, slices=2), (8, 1))
+    sharding.arrange(slice_of("TPU v5 lite", "tpu", 2, 2, 1, slices=1), (4, 1))
+
+
+@pytest.mark.parametrize("asked", [(3, 1), (16, 2), (1, 1)])
+def test_a_mesh_of_another_number_of_devices_is_refused_with_one_that_works(asked):
+    with pytest.raises(ValueError, match=r"but there are 8 \(cpu\); use --set") as caught:
+        sharding.make_mesh(MeshConfig(*asked))
+    advised = re.search(r"mesh.fsdp=(\d+) --set mesh.tensor=(\d+)", str(caught.value))
+    assert sharding.make_mesh(MeshConfig(*map(int, advised.groups()))).size == 8
+    sharding.make_mesh(MeshConfig(2, 4))  # "another product of 8"
+
+
+def test_the_flag_that_a_warning_about_virtual_devices_advises_ends_it(monkeypatch):
+    assert len(jax.devices()) == 8  # before the flags that make them are gone
+    monkeypatch.setenv("XLA_FLAGS", "")
+    with pytest.warns(
+        UserWarning, match="virtual CPU devices may deadlock; set XLA_FLAGS="
+    ) as told:
+        sharding.make_mesh(MeshConfig(8, 1))
+    monkeypatch.setenv("XLA_FLAGS", str(told[0].message).partition("XLA_FLAGS=")[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sharding.make_mesh(MeshConfig(8, 1))
+
+
+def test_a_batch_that_its_shares_do_not_divide_is_named_and_one_that_they_do_is_placed(mesh):
+    with pytest.raises(ValueError, match=r"has 9 rows in shares .*; it must hold as many rows in"):
+        sharding.shard_batch(np.zeros((9, 2)), mesh)
+    assert sharding.shard_batch(np.zeros((8, 2)), mesh).shape == (8, 2)
 
 
 CHILD = """

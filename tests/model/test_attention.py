@@ -338,6 +338,9 @@ def test_auto_avoids_a_head_that_cudnn_does_not_take():
 def test_a_choice_that_cannot_run_here_says_why(request_, platform, dtype, head_dims, message):
     with pytest.raises(ValueError, match=message):
         attention.choose(request_, platform=platform, dtype=dtype, head_dims=head_dims)
+    auto = attention.choose("auto", platform=platform, dtype=dtype, head_dims=head_dims)
+    same = attention.choose(auto, platform=platform, dtype=dtype, head_dims=head_dims)
+    assert same == auto  # what "use auto (here: ...)" amounts to
 
 
 def opened(**model) -> Session:

@@ -9,6 +9,7 @@ import pytest
 from dig_jax.model.params import init_params
 from dig_jax.model.sizes import released
 from dig_jax.model.specs import model_specs, named_specs
+from tests.tiny_model import small_base
 
 PUBLISHED = {  # parameters, tensors of the checkpoint
     "2b": (2_127_532_032, 625),
@@ -45,3 +46,37 @@ def test_a_wrong_mlp_width_would_be_seen():
 def test_an_unknown_size_lists_the_known():
     with pytest.raises(ValueError, match=r"'7b' is not released; use one of 2b, 4b, 8b, 32b"):
         released("7b")
+    for known in ("2b", "4b", "8b", "32b"):
+        released(known)
+
+
+RULES = [  # a part, a change that is refused, its rule, a change that keeps it
+    ("text", {"kv_heads": 3}, "query heads share key heads in equal groups", {"kv_heads": 4}),
+    ("text", {"head_dim": 31}, "is odd; rotary positions turn pairs", {"head_dim": 128}),
+    ("text", {"mrope_section": (6, 5, 4)}, r"head_dim/2 = 64", {"mrope_section": (30, 17, 17)}),
+    ("vision", {"heads": 3}, "is not a multiple of 4 x num_heads=12", {"heads": 2}),
+    ("vision", {"deepstack": (99,)}, "names a block beyond depth=", {"deepstack": (0,)}),
+]
+
+
+@pytest.mark.parametrize(("part", "refused", "rule", "kept"), RULES)
+def test_a_shape_that_a_rule_refuses_is_taken_once_it_keeps_it(part, refused, rule, kept):
+    section = getattr(released("2b"), part)
+    with pytest.raises(ValueError, match=rule):
+        dataclasses.replace(section, **refused)
+    assert dataclasses.replace(section, **kept)
+
+
+def test_more_taps_than_text_layers_are_refused_and_as_many_are_taken():
+    base = released("2b")
+    with pytest.raises(ValueError, match="3 deepstack features need as many text layers"):
+        dataclasses.replace(base, text=dataclasses.replace(base.text, layers=2))
+    dataclasses.replace(base, text=dataclasses.replace(base.text, layers=3))
+
+
+def test_a_rows_unknown_start_is_refused_and_those_that_are_named_are_taken():
+    row = model_specs(small_base())["embed"]
+    with pytest.raises(ValueError, match="unknown init 'random'; use normal, ones or zeros"):
+        init_params({"embed": dataclasses.replace(row, init="random")}, key=jax.random.key(0))
+    for name in ("normal", "ones", "zeros"):
+        init_params({"embed": dataclasses.replace(row, init=name)}, key=jax.random.key(0))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dig_jax.boxes import BoxSet, pad_boxes, qwen_from_unit
+from dig_jax.boxes import BoxSet, pad_boxes, qwen_from_unit, unit_from_px
 from dig_jax.config import REWARD_PRESETS, RewardConfig
 from dig_jax.reward import matching
 from dig_jax.reward.parse import Verdict
@@ -348,9 +348,14 @@ def test_scoring_texts_makes_no_implicit_transfer():
 @pytest.mark.parametrize(
     ("texts", "ended", "truth", "message"),
     [
-        ([["[]"]], [[True, True]], pad_boxes([[A]], M), "ended has shape"),
-        ([["[]"], ["[]"]], [[True], [True]], pad_boxes([[A]], M), "for 2 pairs"),
-        ([["[]"]], [[True]], pad_boxes([[[0, 0, 96, 64]]], M), "truth of pair 0"),
+        (
+            [["[]"]],
+            [[True, True]],
+            pad_boxes([[A]], M),
+            "ended has shape .*; give one text",
+        ),
+        ([["[]"], ["[]"]], [[True], [True]], pad_boxes([[A]], M), "for 2 pairs; give one set"),
+        ([["[]"]], [[True]], pad_boxes([[[0, 0, 96, 64]]], M), "truth of pair 0 .*unit_from_px"),
         ([["[]"]], [[True]], pad_boxes([[[0, 0, np.nan, 1]]], M), "truth of pair 0"),
     ],
 )
@@ -358,3 +363,6 @@ def test_a_wrong_call_stops_with_its_reason(texts, ended, truth, message):
     """A bug in the loop is not a reward of 0."""
     with pytest.raises(ValueError, match=message):
         score_texts(texts, np.array(ended), truth, compiled(FULL), FULL)
+    truth = pad_boxes([unit_from_px([[9, 9, 50, 60]], 96, 64)] * len(ended), M)  # as it advises
+    texts = [["[]"] * len(row) for row in ended]
+    score_texts(texts, np.array(ended), truth, compiled(FULL), FULL)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -318,6 +320,20 @@ def test_a_session_refuses_a_function_before_it_reads_anything(monkeypatch):
     cfg = Config(model=ModelSource(str(ASSETS)), reward=RewardConfig(function="nowhere_at_all:f"))
     with pytest.raises(ValueError, match=r"nowhere_at_all cannot be imported .*nowhere_at_all.py"):
         session.open_session(cfg)
+
+
+def test_a_module_is_found_where_the_message_says_to_put_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cfg = RewardConfig(function="put_here_as_told:reward")
+    with pytest.raises(ValueError, match=r"; put (\S+) into (\S+), install it, or mend it") as told:
+        find_function(cfg)
+    file, folder = re.search(r"put (\S+) into (\S+), install", str(told.value)).groups()
+    (Path(folder) / file).write_text("def reward(): return 1")
+    with pytest.raises(ValueError, match=r"; define it as (reward\(sample\)) -> float"):
+        find_function(cfg)
+    (Path(folder) / file).write_text("def reward(sample): return 1.0")
+    monkeypatch.delitem(sys.modules, "put_here_as_told")
+    assert find_function(cfg)
 
 
 @pytest.mark.parametrize("name", ["perception-r1", "", ":f", "module:", "DiG"])

@@ -1,6 +1,7 @@
 """The best weights of a run: which are kept, for how long, and what a fall back leaves."""
 
 import json
+import re
 import shutil
 
 import jax.numpy as jnp
@@ -73,7 +74,38 @@ def test_a_run_that_starts_afresh_has_no_best(tmp_path):
     keeper = best.BestKeeper(config(tmp_path), 0)
     with pytest.raises(FileNotFoundError, match=r"holds no best weights; .*eval.every=N"):
         best.read_best(tmp_path)
-    assert offer(keeper, 0, 0.1)
+    assert offer(keeper, 0, 0.1)  # a validation, as the message advises
+    assert best.read_best(tmp_path)["value"] == 0.1
+
+
+@pytest.mark.parametrize("text", ["", '{"step": '])
+def test_damaged_facts_of_the_best_are_named_and_their_remedy_works(tmp_path, text):
+    cfg = config(tmp_path)
+    keeper = best.BestKeeper(cfg, 0)
+    checkpoint.save(cfg, 3, weights(3))
+    offer(keeper, 2, 0.5)
+    offer(keeper, 4, 0.6)
+    (tmp_path / "best" / "4" / best.FACTS).write_text(text)
+    for use in (best.read_best, lambda root: best.BestKeeper(cfg, 5)):
+        with pytest.raises(ValueError, match=rf"best/4/{best.FACTS} .*; move \S+ away") as caught:
+            use(tmp_path)
+    shutil.move(re.search(r"move (\S+) away", str(caught.value))[1], tmp_path / "away")
+    assert best.read_best(tmp_path)["step"] == 2
+    assert offer(best.BestKeeper(cfg, 5), 6, 0.7)
+
+
+def test_damaged_best_weights_are_deleted_as_advised_and_those_before_are_used(tmp_path):
+    cfg = config(tmp_path)
+    keeper = best.BestKeeper(cfg, 0)
+    checkpoint.save(cfg, 3, weights(3))
+    offer(keeper, 2, 0.5)
+    offer(keeper, 4, 0.6)
+    for path in (tmp_path / "best" / "4").rglob("d/*"):
+        path.write_bytes(b"rotten")
+    with pytest.raises(ValueError, match=r"best/4/params cannot be restored; delete") as caught:
+        best.load_best(tmp_path, weights(0))
+    shutil.rmtree(re.search(r"delete (\S+):", str(caught.value))[1])
+    np.testing.assert_array_equal(best.load_best(tmp_path, weights(0))["norm"], np.full(4, 2.0))
 
 
 def test_weights_without_their_facts_do_not_count(tmp_path):

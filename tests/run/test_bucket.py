@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -242,6 +243,8 @@ def test_a_root_that_cannot_be_written_is_said_before_anything_starts(storage, t
     other = run_config(tmp_path, "checkpoint.root=gs://nowhere/run")
     with pytest.raises(ValueError, match=r"root='gs://nowhere/run' cannot .*no such bucket\?"):
         resume.check_start(other)
+    storage.refused = set()  # rights are given; and the bucket's right name
+    resume.check_start(cfg)
 
 
 def test_the_package_that_buckets_need_is_named(monkeypatch, tmp_path):
@@ -307,6 +310,13 @@ def test_decoded_copies_and_worker_processes_read_the_copy(storage, uploaded):
 def test_a_damaged_or_replaced_shard_is_copied_again(storage, uploaded):
     """Here damaged on the disk; there rendered anew under the same names."""
     fetch.local_split(DATA, "single")
+    told = fetch.digest_of(DATA, "single")
+    (fetch.copy_of(DATA, "single") / records.MANIFEST).write_text("{")
+    with pytest.raises(ValueError, match=r"; delete (\S+), and the split is copied") as caught:
+        fetch.digest_of(DATA, "single")
+    Path(re.search(r"delete (\S+),", str(caught.value))[1]).unlink()
+    fetch.local_split(DATA, "single")
+    assert fetch.digest_of(DATA, "single") == told
     fetched(storage)
     path = fetch.copy_of(DATA, "single") / records.shard_name(0, 2)
     path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
@@ -326,6 +336,13 @@ def test_what_is_wrong_in_the_bucket_is_named(storage, uploaded):
     storage.put(name, storage.objects[name][1][:-1])
     with pytest.raises(ValueError, match=rf"{name} is corrupt: sha256 .* copy the split there"):
         fetch.local_split(DATA, "single")
+    storage.put(f"data/pairs/single/{records.MANIFEST}", b"{")
+    with pytest.raises(ValueError, match=r"manifest.json .*; copy the split there again, whole"):
+        fetch.local_split(DATA, "single")
+    upload(storage, uploaded)
+    storage.put(name, storage.objects[name][1][:-1])
+    with pytest.raises(ValueError, match=rf"{name} is corrupt"):
+        fetch.local_split(DATA, "single")
     here = fetch.copy_of(DATA, "single")
     assert not (here / records.MANIFEST).exists()
     assert [path.name for path in here.glob("pairs*")] == [records.shard_name(0, 2)]
@@ -339,6 +356,9 @@ def test_what_is_wrong_in_the_bucket_is_named(storage, uploaded):
         fetch.local_split(DATA, "dual")
     with pytest.raises(FileNotFoundError, match=rf"{DATA}/none/manifest.json does not exist; copy"):
         fetch.local_split(DATA, "none")
+    upload(storage, uploaded)  # what these three advise
+    for split in ("single", "dual", "heldout"):
+        fetch.local_split(DATA, split)
     few = rf"eval.pairs=9, but {DATA}/heldout holds 7; .* --root FOLDER --split heldout"
     with pytest.raises(ValueError, match=few):
         pipeline.eval_pairs(config(DATA, "eval.pairs=9"))
@@ -350,8 +370,10 @@ def test_what_is_wrong_in_the_bucket_is_named(storage, uploaded):
 def test_a_copy_without_room_is_refused_with_both_figures(storage, uploaded, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match=r"2 shards of .* MB, are to be copied and the disk has 0.0"):
+    with pytest.raises(OSError, match=r"2 shards of .* MB, .* the disk has 0.0 MB left; free some"):
         fetch.local_split(DATA, "single")
+    monkeypatch.undo()
+    assert fetch.local_split(DATA, "single")
 
 
 COPY = """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,6 +126,10 @@ def test_older_checkpoints_stay_until_the_new_one_has_been_opened(tmp_path, monk
         checkpoint.save(cfg, 2, state(seed=2))
     assert checkpoint.saved_steps(tmp_path) == [1, 2]
     assert_same_bits(checkpoint.restore(cfg, state(), step=1)[0], state(seed=1))
+    monkeypatch.undo()  # what the message advises
+    shutil.move(tmp_path / "checkpoints" / "2", tmp_path / "away")
+    checkpoint.save(cfg, 2, state(seed=2))
+    assert_same_bits(checkpoint.restore(cfg, state())[0], state(seed=2))
 
 
 def test_a_full_disk_is_told_with_both_figures_and_what_the_command_does_then(
@@ -159,12 +164,40 @@ def test_a_checkpoint_that_is_not_written_is_an_error(tmp_path):
     checkpoint.save(config(tmp_path), 8, state())
     with pytest.raises(RuntimeError, match=r"checkpoint 4 was not written: .* holds \[8\]"):
         checkpoint.save(config(tmp_path), 4, state())
+    checkpoint.save(config(tmp_path / "own"), 4, state())  # where no other run writes
 
 
 def test_no_checkpoint_is_said_plainly(tmp_path):
     assert checkpoint.latest_step(tmp_path / "new") is None
     with pytest.raises(FileNotFoundError, match=r"has no checkpoint; it holds none"):
         checkpoint.restore(config(tmp_path), state())
+    checkpoint.save(config(tmp_path), 4, state())
+    with pytest.raises(FileNotFoundError, match=r"has no checkpoint 3; it holds \[4\]") as caught:
+        checkpoint.restore(config(tmp_path), state(), step=3)
+    held = int(re.search(r"holds \[(\d+)\]", str(caught.value))[1])
+    assert checkpoint.restore(config(tmp_path), state(), step=held)[1] == 4
+
+
+def test_a_folder_that_is_no_checkpoint_is_deleted_as_advised(tmp_path):
+    checkpoint.save(config(tmp_path), 4, state())
+    (tmp_path / "checkpoints" / "4" / "config" / "metadata").unlink()
+    with pytest.raises(ValueError, match="not a checkpoint of this program; delete") as caught:
+        resume.check_start(config(tmp_path))
+    shutil.rmtree(re.search(r"delete (\S+)$", str(caught.value))[1])
+    assert resume.check_start(config(tmp_path)) is None
+
+
+def test_arrays_that_cannot_be_restored_are_made_again(tmp_path):
+    """Of an import or of the best weights; the damaged folder goes first."""
+    whole = {"w": jnp.arange(8.0)}
+    arrays.save_params(tmp_path / "one", whole)
+    for path in (tmp_path / "one").rglob("d/*"):
+        path.write_bytes(b"rotten")
+    with pytest.raises(ValueError, match=r"one/params cannot be restored; delete .*/one:") as e:
+        arrays.load_params(tmp_path / "one", whole)
+    shutil.rmtree(re.search(r"delete (\S+):", str(e.value))[1])
+    arrays.save_params(tmp_path / "one", whole)
+    assert_same_bits(arrays.load_params(tmp_path / "one", whole), whole)
 
 
 def test_an_unfinished_save_is_not_a_checkpoint(tmp_path):
@@ -208,6 +241,8 @@ def test_differing_fields_are_all_named(tmp_path):
         resume.check_config(changed, 4)
     assert "eval.pairs" not in str(caught.value)
     assert "--run-dir" in str(caught.value)
+    resume.check_start(config(tmp_path, "eval.pairs=3"))  # set back
+    resume.check_start(typed.override(changed, [f"run_dir={tmp_path}/new"]))  # or a new run
 
 
 def test_how_the_model_is_computed_may_change(tmp_path):

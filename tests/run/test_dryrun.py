@@ -16,7 +16,7 @@ from dig_jax.model.config import ModelConfig, first_blocks
 from dig_jax.model.params import placed_shapes
 from dig_jax.model.sizes import released
 from dig_jax.model.specs import model_specs, named_specs
-from dig_jax.run import arrays, checkpoint
+from dig_jax.run import arrays, checkpoint, dryrun
 from dig_jax.run.dryrun import dry_run
 from tests.test_train import finish, micro_config, start
 from tests.tiny_model import make_tiny, small_base
@@ -65,6 +65,28 @@ def test_a_dry_run_shows_prompt_answers_and_rewards_and_touches_no_run(config, t
 def test_a_dry_run_is_shorter_than_the_run(config, steps):
     with pytest.raises(SystemExit, match=f"--dry-run={steps} is not between 1 and steps=5"):
         dry_run(config, steps, train=None)
+
+
+@pytest.mark.parametrize("whole", [5, 2, 1])
+def test_the_length_that_a_refused_dry_run_advises_is_one(config, whole, monkeypatch):
+    """Of a run of two steps it advised all of them, which is refused in turn."""
+    stage = dataclasses.replace(config.curriculum.stages[0], until=whole)
+    curriculum = dataclasses.replace(config.curriculum, stages=(stage,))
+    constant = dataclasses.replace(config.optim, schedule="constant", warmup=0)
+    short = dataclasses.replace(config, steps=whole, curriculum=curriculum, optim=constant)
+    with pytest.raises(SystemExit) as caught:
+        dry_run(short, whole, train=None)
+    if whole == 1:
+        assert "leave it out: one step is the whole run" in str(caught.value)
+        return
+
+    def opened(cfg, **_):
+        raise ValueError("the next thing that is looked at")
+
+    monkeypatch.setattr(dryrun, "open_session", opened)
+    advised = int(re.search(r"; use (\d)$", str(caught.value))[1])
+    with pytest.raises(SystemExit, match="the next thing"):
+        dry_run(short, advised, train=None)
 
 
 def test_a_cut_keeps_as_many_taps_as_blocks_are_left_to_tap_and_to_feed():

@@ -159,6 +159,24 @@ def test_a_run_that_never_saved_does_not_go_on_from_another_s_checkpoints(tmp_pa
         resume.check_start(first)
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_checkpoints_are_copied_to_another_root_by_the_command_that_is_told(tmp_path, held):
+    """Into a folder that is not there, and into one that a start has opened already."""
+    old, root = config(tmp_path), tmp_path / "a place" / "kept"
+    started(old)
+    moved = typed.override(old, [f"checkpoint.root={root}"])
+    if held:
+        (root / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"holds no checkpoint, but .*; set it back to") as caught:
+        resume.check_start(moved)
+    assert resume.check_start(old) == 2  # the first way
+    assert resume.check_start(typed.override(moved, [f"run_dir={tmp_path}/new"])) is None
+    command = re.search(r"by `([^`]*)`", str(caught.value))[1]
+    subprocess.run(command, shell=True, check=True)
+    assert resume.check_start(moved) == 2
+    started(moved, 3, first=2)
+
+
 def test_the_root_of_a_run_is_no_run_folder_of_another(tmp_path):
     started(config(tmp_path, f"checkpoint.root={tmp_path}/kept"))
     with pytest.raises(ValueError, match=rf"run_dir='{tmp_path}/kept' holds step 2 of another"):
@@ -233,9 +251,15 @@ def test_another_source_is_refused_by_what_differs(tmp_path):
     started(cfg)
     (source / "README.md").write_text("other words")
     resume.check_start(cfg)
-    (source / "chat_template.jinja").write_text("another")
+    template = source / "chat_template.jinja"
+    whole = template.read_text()
+    template.write_text("another")
     with pytest.raises(ValueError, match=r"source.files: saved '\w+', now '\w+'\n(?!  source)"):
         resume.check_start(cfg)
+    template.write_text(whole)  # put back, the first way of the message
+    resume.check_start(cfg)
+    template.write_text("another")
+    resume.check_start(typed.override(cfg, [f"run_dir={tmp_path}/new"]))  # the second
     weights = next(source.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"(?s)source.files: .*source.weights: saved"):
@@ -320,6 +344,8 @@ def test_fewer_steps_than_are_done_are_refused_by_that_field(tmp_path):
     fewer = config(tmp_path, "steps=45", "curriculum.stages.2.until=45")
     with pytest.raises(ValueError, match=r"steps=45, but .*/50 has done 50 .*; use steps=50 or"):
         resume.check_start(fewer)
+    assert resume.check_start(config(tmp_path, "steps=50", "curriculum.stages.2.until=50")) == 50
+    assert resume.check_start(typed.override(fewer, [f"run_dir={tmp_path}/new"])) is None
 
 
 @pytest.mark.parametrize("text", ["", '{"run": '])

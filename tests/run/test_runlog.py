@@ -83,8 +83,11 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     write_steps(cfg, range(2))
     path = tmp_path / "run" / runlog.METRICS
     path.write_text("nonsense\n" + path.read_text())
-    with pytest.raises(ValueError, match=r"metrics.jsonl line 1 is not a JSON row"):
-        runlog.read_rows(cfg.run_dir)
+    with pytest.raises(ValueError, match=r"line 1 is not a JSON row .*; move the file away to go"):
+        write_steps(cfg, range(2, 4), first=2)
+    path.rename(path.with_name("away"))
+    write_steps(cfg, range(2, 4), first=2)
+    assert steps_of(cfg) == [2, 3]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -101,9 +104,12 @@ def test_a_metric_that_is_not_finite_is_kept_and_stops_the_run(tmp_path, value):
 def test_a_metric_with_a_shape_is_refused(tmp_path):
     with (
         runlog.RunLog(config(tmp_path)) as log,
-        pytest.raises(ValueError, match=r"metric reward has shape \(2,\)"),
+        pytest.raises(ValueError, match=r"metric reward has shape \(2,\); reduce it"),
     ):
         log.write(0, {"reward": jnp.zeros(2)})
+    with runlog.RunLog(config(tmp_path)) as log:
+        log.write(0, {"reward": jnp.zeros(2).mean()})
+    assert runlog.read_rows(config(tmp_path).run_dir)[0]["reward"] == 0.0
 
 
 def test_writing_works_under_the_transfer_guard(tmp_path):

@@ -78,7 +78,8 @@ def test_a_thought_opened_by_the_template_needs_the_rewards_consent(folder):
 def test_a_prefilled_thought_needs_a_template_that_opens_it(folder):
     with pytest.raises(ValueError, match=r"reward.think='prefilled', .* opens no <think>.*=full"):
         opened(folder, reward=RewardConfig(think="prefilled"))
-    assert opened(folder, reward=RewardConfig(think="full")).prompt.length[0] > 0
+    for think in ("full", "none"):
+        assert opened(folder, reward=RewardConfig(think=think)).prompt.length[0] > 0
 
 
 def test_sampler_and_texts_stop_at_the_tokens_of_generation_config(folder):
@@ -95,8 +96,10 @@ def test_sampler_and_texts_stop_at_the_tokens_of_generation_config(folder):
 
 def test_an_end_token_that_sampling_does_not_know_is_refused(folder):
     change(folder, "generation_config.json", eos_token_id=[486])
-    with pytest.raises(ValueError, match=r"eos_token is 488, but answers stop at \[486\]"):
+    with pytest.raises(ValueError, match=r"eos_token is 488, .* at \[486\] .*; add it there"):
         opened(folder)
+    change(folder, "generation_config.json", eos_token_id=[486, 488])
+    assert opened(folder).model.eos_tokens == (486, 488)
 
 
 def add_token(folder, text: str) -> None:
@@ -119,6 +122,7 @@ def test_a_token_without_a_row_of_the_embedding_is_refused_where_it_is_used(fold
         r"rows \(vocab_size\); .*resize_token_embeddings",
     ):
         opened(folder, prompt=PromptConfig("What <differs> here?"))
+    opened(folder, prompt=PromptConfig("What differs here?"))  # without that token
 
 
 def test_a_lesson_with_a_token_without_a_row_is_refused(folder):
@@ -136,6 +140,9 @@ def test_ids_of_image_tokens_are_those_of_the_tokenizer(folder):
         ValueError, match=r"config.json says image_token_id=495, but the tokenizer's <\|image_pad"
     ):
         opened(folder)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):  # as it advises
+        shutil.copyfile(ASSETS / name, folder / name)
+    opened(folder)
 
 
 def test_prompt_and_answer_must_fit_the_models_context(folder):
@@ -149,8 +156,12 @@ def test_prompt_and_answer_must_fit_the_models_context(folder):
     ):
         opened(folder)
     assert opened(folder, rollout=RolloutConfig(max_tokens=95)).model.text.context == length + 95
-    with pytest.raises(ValueError, match=r"more than prompt.max_tokens=20"):
+    short = RolloutConfig(max_tokens=1)
+    with pytest.raises(ValueError, match=r"more than prompt.max_tokens=20; shorten .*raise"):
         opened(folder, prompt=PromptConfig(max_tokens=20))
+    opened(folder, rollout=short, prompt=PromptConfig(max_tokens=length))
+    small = {"data": DataConfig(min_pixels=256, max_pixels=300), "rollout": short}
+    opened(folder, prompt=PromptConfig("?", max_tokens=20), **small)
 
 
 def test_the_context_survives_an_export():
@@ -165,8 +176,11 @@ def test_the_context_survives_an_export():
 
 def test_an_image_setting_of_another_model_is_refused(folder):
     change(folder, "preprocessor_config.json", patch_size=16)
-    with pytest.raises(ValueError, match=r"cuts images by patch=16, config.json by 8"):
+    with pytest.raises(ValueError, match=r"cuts images by patch=16, config.json by 8; copy both"):
         opened(folder)
+    for name in ("config.json", "preprocessor_config.json"):
+        shutil.copyfile(ASSETS / name, folder / name)
+    opened(folder)
 
 
 SAMPLING = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
@@ -186,6 +200,8 @@ def test_a_greedy_checkpoint_is_not_asked_for_several_samples(folder):
     assert opened(folder, eval=EvalConfig(decoding="checkpoint")).decoding == Decoding(0.0)
     with pytest.raises(ValueError, match=r"eval.samples=4 greedy answers are all the same"):
         opened(folder, eval=EvalConfig(decoding="checkpoint", samples=4))
+    opened(folder, eval=EvalConfig(decoding="checkpoint", samples=0))
+    opened(folder, eval=EvalConfig(decoding="policy", samples=4))
 
 
 def test_a_validation_samples_as_its_decoding_says_or_is_refused(folder):
@@ -197,8 +213,11 @@ def test_a_validation_samples_as_its_decoding_says_or_is_refused(folder):
         "greedy": Decoding(0.0),
     }
     own = dataclasses.replace(validated, decoding="checkpoint")
-    with pytest.raises(ValueError, match=r"eval.modes has 'sampled', .*eval.modes=greedy"):
+    with pytest.raises(
+        ValueError, match=r"eval.modes has 'sampled', .*eval.modes=greedy or .*=pol"
+    ):
         opened(folder, eval=own)
+    assert opened(folder, eval=dataclasses.replace(own, decoding="policy")).modes
     assert list(opened(folder, eval=dataclasses.replace(own, modes=("greedy",))).modes) == [
         "greedy"
     ]
@@ -210,13 +229,26 @@ def test_decoding_settings_that_are_not_computed_are_refused(folder):
     change(folder, "generation_config.json", **SAMPLING, repetition_penalty=1.0)
     assert str(read_decoding(folder)) == "temperature 0.6, top_k 20, top_p 0.95"
     change(folder, "generation_config.json", repetition_penalty=1.05)
-    with pytest.raises(ValueError, match=r"repetition_penalty=1.05 is not implemented"):
+    with pytest.raises(ValueError, match=r"repetition_penalty=1.05 is not implemented; .*policy"):
         read_decoding(folder)
+    own = EvalConfig(decoding="checkpoint")
+    opened(folder, eval=dataclasses.replace(own, decoding="policy"))
+    change(folder, "generation_config.json", repetition_penalty=1.0)
+    opened(folder, eval=own)
     change(folder, "generation_config.json", repetition_penalty=1.0, top_p=0.0)
     with pytest.raises(ValueError, match=r"top_p=0.0 is not a number above 0 and up to 1"):
         read_decoding(folder)
+    change(folder, "generation_config.json", temperature=0, top_p=1.0)
+    with pytest.raises(ValueError, match=r"temperature=0 with do_sample true; say do_sample false"):
+        read_decoding(folder)
+    change(folder, "generation_config.json", do_sample=False)
+    assert read_decoding(folder) == Decoding(0.0)
     (folder / "generation_config.json").write_text('{"do_sample": true}')
     assert read_decoding(folder) == Decoding(1.0)
     (folder / "generation_config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"eval.decoding=policy"):
         read_decoding(folder)
+    change(folder, "config.json", eos_token_id=[488, 486])  # else no answer ends
+    opened(folder, eval=dataclasses.replace(own, decoding="policy"))
+    shutil.copy(ASSETS / "generation_config.json", folder)
+    opened(folder, eval=own)

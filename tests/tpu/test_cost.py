@@ -1,6 +1,7 @@
 """The estimate of hours and money is the arithmetic that it says it is."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -74,3 +75,20 @@ def test_a_chip_is_paid_for_once_however_many_devices_it_has():
 def test_what_cannot_be_is_refused_by_name(more, message):
     with pytest.raises(SystemExit, match=message):
         cost.main([*LINE.split(), *more.split()])
+
+
+@pytest.mark.parametrize(
+    ("more", "advice", "followed"),
+    [
+        ("--step 20", r"use (\d+)$", "--step {0}"),
+        ("--longest 800", r"(raise) it", "--longest 900"),
+        ("--model 9B", r"use one of (\w+)", "--model {0}"),
+        ("--slice v5e-17", r"nearest: ([\w-]+)", "--slice {0}"),
+    ],
+)
+def test_what_a_refusal_advises_is_priced(more, advice, followed, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cost.main([*LINE.split(), *more.split()])
+    advised = re.search(advice, str(caught.value))
+    assert not cost.main([*LINE.split(), *followed.format(advised[1]).split()])
+    assert capsys.readouterr().out

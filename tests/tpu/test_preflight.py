@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import math
+import re
 import types
 from dataclasses import replace
 
@@ -95,6 +96,7 @@ def test_a_suggested_mesh_divides_the_released_sizes(name, size):
 def test_an_unknown_slice_lists_the_nearest():
     with pytest.raises(ValueError, match=r"'v5e16' is not known; nearest: v5e-16"):
         slices.find("v5e16")
+    assert slices.find("v5e-16").devices == 16
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,15 @@ def test_an_unknown_slice_lists_the_nearest():
     ],
 )
 def test_a_mesh_that_does_not_divide_is_refused_with_the_nearest_that_does(mesh, pairs, told):
-    with pytest.raises(ValueError, match=told):
-        slices.check_mesh(slices.find("v5e-64"), mesh, released("8b"), pairs)
+    on = slices.find("v5e-64")
+    with pytest.raises(ValueError, match=told) as caught:
+        slices.check_mesh(on, mesh, released("8b"), pairs)
+    near = re.search(r"mesh.fsdp=(\d+) --set mesh.tensor=(\d+)$", str(caught.value))
+    if near:
+        slices.check_mesh(on, tuple(map(int, near.groups())), released("8b"), pairs)
+    else:  # "give each of them a pair, or take fewer"
+        slices.check_mesh(on, mesh, released("8b"), 64)
+        slices.check_mesh(slices.find("v5e-16"), (4, 4), released("8b"), pairs)
 
 
 def test_a_config_is_taken_to_the_slice_unless_told_otherwise():
@@ -365,6 +374,13 @@ def test_a_specification_is_cut_out_of_the_plugin():
     assert text == 'gpu_device_info {\n a: 2\n}\ndevice_description_str: "Two"\n'
     with pytest.raises(ValueError, match=r"no specification of 'Three'; it has \['One', 'Two'\]"):
         gpu_target.find_target(plugin, "Three")
+    assert "a: 1" in gpu_target.find_target(plugin, "One")  # one of those that it has
+
+
+def test_a_text_without_an_entry_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY computation; give the text of a compiled"):
+        hlo_report.read("no program")
+    assert hlo_report.read(jax.jit(jax.numpy.cos).lower(1.0).compile().as_text())
 
 
 def test_a_request_survives_the_way_to_its_process():

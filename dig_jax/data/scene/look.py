@@ -157,8 +157,11 @@ def _check_combos(look: SceneConfig) -> None:
         typed.require(ok, "look.held_out", combo, "is no combination", remedy)
 
 
+_SIZES = 'use {"large": 0.85, "medium": 0.55}'  # two, between which a size can change
+
+
 def _check_sizes(sizes: dict[str, float]) -> None:
-    typed.require(bool(sizes), "look.sizes", sizes, "is empty", 'use {"large": 0.85}')
+    typed.require(bool(sizes), "look.sizes", sizes, "is empty", _SIZES)
     for name, radius in sizes.items():
         ok = 0.05 <= radius <= 2.0
         near = 0.05 if radius < 0.05 else 2.0

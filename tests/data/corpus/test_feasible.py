@@ -1,5 +1,6 @@
 """What cannot be made is refused before rendering, with a setting that can be."""
 
+import argparse
 import dataclasses
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 from dig_jax.common import typed
 from dig_jax.data import __main__ as commands
+from dig_jax.data import make
 from dig_jax.data.corpus.feasible import check_feasible, probe
 from dig_jax.data.scene.draws import Draw, SplitSpec
 from dig_jax.data.scene.look import SceneConfig
@@ -115,3 +117,77 @@ def test_a_contradictory_command_is_refused(tmp_path, capsys, arguments, words):
 def test_an_unknown_verb_lists_the_known_ones(capsys):
     assert commands.main(["rendr"]) == 2
     assert "unknown verb 'rendr'; use one of make, plan, render" in capsys.readouterr().err
+    for verb in ("make", "plan", "render"):
+        with pytest.raises(SystemExit) as done:
+            commands.main([verb, "--help"])
+        assert done.value.code == 0
+
+
+QUICK = "--preset quickstart"
+FOLLOWED = [  # a command that is refused; how the remedy reads; the command that it amounts to
+    (f"{QUICK} --set look.shapes=cube,sphear", r"use (sphere)",
+     QUICK + " --set look.shapes=cube,{0}"),
+    (f"{QUICK} --set look.types=color,rotate", r"use (material)",
+     QUICK + " --set look.types=color,{0}"),
+    (f"{QUICK} --set look.max_things=5", r"or use (look.max_things=\d+)", QUICK + " --set {0}"),
+    ("--split single --pairs 5 --k 1 --set look.max_things=1", r"use (\d+) or more",
+     "--split single --pairs 5 --k 1 --set look.max_things={0}"),
+    (f"{QUICK} --set look.materials=metal", r"or use (look.types=\S+)",
+     QUICK + " --set look.materials=metal --set {0}"),
+    (f"{QUICK} --set look.materials=metal", r"(a second value)",
+     QUICK + " --set look.materials=metal,rubber"),
+    (f"{QUICK} --set look.colors=red,red", r"name (each once)", QUICK),
+    ([*QUICK.split(), "--set", "look.held_out=purple cone"], r'example "(purple cube)"',
+     [*QUICK.split(), "--set", "look.held_out={0}"]),
+    (f"{QUICK} --set look.width=100", r"use (96)", QUICK + " --set look.width={0}"),
+    (f"{QUICK} --set look.sizes={{}}", r"use (.*)$", [*QUICK.split(), "--set", "look.sizes={0}"]),
+    (f"{QUICK} --set look.sizes.large=9", r"use (2.0)", QUICK + " --set look.sizes.large={0}"),
+    (f"{QUICK} --set look.depth_low=90", r"(lower it) or raise", QUICK),
+    (f"{QUICK} --set look.spare_low=9 --set look.spare_high=3", r"use (\S+)",
+     QUICK + " --set look.spare_low=3 --set look.spare_high=3"),
+    (f"{QUICK} --set splits.2.draw.k_high=0", r"use (0) or less",
+     QUICK + " --set splits.2.draw.k_high=0 --set splits.2.draw.k_low={0}"),
+    (f"{QUICK} --set splits.1.draw.split=sinlge", r"nearest is (single)",
+     QUICK + " --set splits.1.draw.split={0}"),
+    ("--split single --pairs 5 --k 6", r"ask for k_max=(5)", "--split single --pairs 5 --k {0}"),
+    ("--split single --pairs 5 --k 6", r"or use (look.max_things=\d+)",
+     "--split single --pairs 5 --k 6 --set {0}"),
+    (f"{QUICK} --set splits.0.draw.combos=novel --set look.held_out=", r"use combos=(all)",
+     QUICK + " --set splits.0.draw.combos={0} --set look.held_out="),
+    ("", r"give --preset, --corpus or (--split)", "{0} single --pairs 5 --k 1"),
+    ("--preset papr", r"use .*(paper)", "--preset {0}"),
+    ("--preset tiny --splits singel", r"use (single)", "--preset tiny --splits {0}"),
+    ("--preset tiny --splits single,single", r"name (each once)", "--preset tiny --splits single"),
+]  # fmt: skip
+
+
+def test_a_part_and_workers_as_advised_are_taken(tmp_path):
+    with pytest.raises(ValueError, match=r"--shards='3' is not I/N; write (0/8) for the first"):
+        make._part("3")
+    assert make._part("0/8") == (0, 8)
+    parts = ["--split", "single", "--pairs", "1", "--set", "look.renderer=numpy"]
+    parts += ["--set", "look.width=64", "--set", "look.height=48", "--root", str(tmp_path)]
+    assert commands.main(["plan", *parts, "--workers", "0"]) == 1
+    assert commands.main(["plan", *parts, "--workers", "1"]) == 0
+
+
+def given(words) -> make.Corpus:
+    parser = argparse.ArgumentParser()
+    make.add_arguments(parser, "render")
+    words = words if isinstance(words, list) else words.split()
+    corpus = make.corpus_from(parser.parse_args(["--root", "r", *words]))
+    for spec in corpus.splits:
+        corpus.look.check_draw(spec.draw)
+    return corpus
+
+
+@pytest.mark.parametrize(("refused", "advice", "followed"), FOLLOWED, ids=lambda v: str(v)[:40])
+def test_what_a_refused_command_advises_is_accepted(refused, advice, followed):
+    with pytest.raises((KeyError, ValueError)) as caught:
+        given(refused)
+    found = re.search(advice, str(caught.value.args[0]))
+    assert found, caught.value
+    many = isinstance(followed, list)
+    assert given(
+        [one.format(*found.groups()) for one in followed] if many else followed.format(found[1])
+    )

@@ -182,8 +182,11 @@ def test_a_bad_ground_truth_is_named():
         easyr1_reward.compute_score(
             [*inputs(["[]"], [[]]), {"response": "[]", "ground_truth": '{"a": 1}'}]
         )
-    with pytest.raises(ValueError, match="think='some' is unknown"):
+    easyr1_reward.compute_score([{"response": "[]", "ground_truth": "[]"}])  # as it advises
+    with pytest.raises(ValueError, match="think='some' is unknown; use one of") as caught:
         easyr1_reward.compute_score(inputs(["[]"], [[]]), think="some")
+    for think in str(caught.value).partition("use one of ")[2].split(", "):
+        easyr1_reward.compute_score(inputs(["[]"], [[]]), think=think)
 
 
 def test_trl_calls_it_with_text_and_with_conversations():

@@ -246,6 +246,7 @@ def test_it_replaces_an_earlier_export_only_when_told_and_nothing_else_ever(root
     with pytest.raises(FileExistsError, match="no earlier export"):
         export.export(root, tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").exists()
+    export.export(root, tmp_path / "another")
 
 
 def test_wrong_requests_name_the_remedy(root, tmp_path):
@@ -255,6 +256,12 @@ def test_wrong_requests_name_the_remedy(root, tmp_path):
         export.export(tmp_path, tmp_path / "x")
     with pytest.raises(ValueError, match="parquet,jsonl,coco"):
         export.export(root, tmp_path / "x", formats=["csv"])
+    with pytest.raises(ValueError, match="is empty; use parquet,jsonl,coco"):
+        export.export(root, tmp_path / "x", formats=[])
+    with pytest.raises(ValueError, match="--shard-mb=0 is not positive; use 500"):
+        export.export(root, tmp_path / "x", shard_bytes=0)
+    named = {"formats": ["parquet", "jsonl", "coco"], "shard_bytes": 500 * 10**6}
+    export.export(root, tmp_path / "followed", splits=["mixed"], **named)
     (tmp_path / "my-pairs").symlink_to(root / "mixed")
     with pytest.raises(ValueError, match="for example my_pairs"):
         export.export(tmp_path, tmp_path / "x")

@@ -134,6 +134,8 @@ def test_masks_of_another_export_are_refused(root, out, tmp_path):
     with pytest.raises(ValueError, match="not of one export"):
         import_split([tmp_path / "out"], tmp_path / "back", "mixed")
     assert not (tmp_path / "back").exists()
+    shutil.rmtree(tmp_path / "out" / "masks")  # as advised
+    import_split([tmp_path / "out"], tmp_path / "back", "mixed")
 
 
 def test_natural_pairs_are_resized_with_their_boxes(natural_file, tmp_path):
@@ -306,6 +308,8 @@ def test_a_bad_row_is_named_with_its_rule_and_remedy(name, tmp_path):
     with pytest.raises(ValueError, match=rf"a\.parquet row 2: .*{message}"):
         import_split([path], tmp_path / "r", "s", columns=columns, size=(80, 60))
     assert not (tmp_path / "r").exists()
+    write(path, [natural(1), natural(4)])  # corrected or left out, as the messages say
+    import_split([path], tmp_path / "r", "s", columns=columns, size=(80, 60))
 
 
 def test_bad_rows_can_be_left_out_and_are_counted(tmp_path):
@@ -329,6 +333,8 @@ def test_a_list_of_three_pictures_is_no_pair(tmp_path):
     path = write(tmp_path / "a.parquet", rows)
     with pytest.raises(ValueError, match=r"row 0: images holds 3 pictures; a pair has two"):
         import_split([path], tmp_path / "r", "s", size=(8, 8))
+    write(path, [{"images": [picture(0)] * 2, "answer": "[]"}])
+    import_split([path], tmp_path / "r", "s", size=(64, 48))
 
 
 def test_wrong_requests_name_the_remedy(natural_file, tmp_path, capsys):
@@ -348,14 +354,20 @@ def test_wrong_requests_name_the_remedy(natural_file, tmp_path, capsys):
     assert "argument --limit: '0' is not a whole number from 1" in capsys.readouterr().err
     fails([f"{file}.gone", "--split", "s"], "does not exist")
     fails([__file__, "--split", "s"], "is not a parquet file")
+    both = ["--image-a", "before", "--image-b", "after"]
+    fails([file, "--split", "s", "--images", "before", *both, *pixels], "name one way")
     assert not (tmp_path / "r").exists()
+    followed = [file, "--split", "s", *both, *pixels, "--size", "480x320"]
+    assert verbs.main(["import", *followed, "--root", str(tmp_path / "r")]) == 0
 
 
-def test_an_existing_split_is_never_touched(root, natural_file):
+def test_an_existing_split_is_never_touched(root, natural_file, tmp_path):
     before = files_of(root / "mixed")
     with pytest.raises(FileExistsError, match="choose another"):
         import_split([natural_file], root, "mixed", columns=PX, size=(64, 48))
     assert files_of(root / "mixed") == before
+    for split in ("mixed", "another"):  # in another root, under another name
+        import_split([natural_file], tmp_path, split, columns=PX, size=(64, 48))
 
 
 def test_a_folder_with_several_data_sets_asks_which(tmp_path):

@@ -88,6 +88,7 @@ def test_a_bucket_that_is_never_drawn_may_be_missing():
 def test_a_drawn_bucket_without_pairs_is_named_with_the_remedy():
     with pytest.raises(ValueError, match=r"bucket 'dual', which has 0; .*dig_jax.data render"):
         index_table(config(), {"single": 3, "mixed": 3})
+    index_table(config(), {"single": 3, "dual": 1, "mixed": 3})
 
 
 def test_the_selection_map_is_the_table_and_can_be_pickled():

@@ -302,6 +302,7 @@ def test_a_worker_whose_program_has_started_jax_refuses_to_work(root):
     assert jax.devices()  # as a script without a main guard would
     with pytest.raises(RuntimeError, match=r"worker 1 of 2: .* started a JAX backend; .*workers=0"):
         workers._refuse_backend(1, 2)
+    assert next(pipeline.train_pairs(config(root, "data.workers=0"), 0))
 
 
 def test_evaluation_pads_its_last_batch_and_says_so(root):
@@ -326,11 +327,13 @@ def test_missing_data_names_the_command_that_makes_it(root):
 def test_too_few_held_out_pairs_are_an_error_with_both_numbers(root):
     with pytest.raises(ValueError, match=r"eval.pairs=9, but .*heldout holds 7; .*eval.pairs=7"):
         checks.check_data(config(root, "eval.pairs=9"))
+    checks.check_data(config(root, "eval.pairs=7"))
 
 
 def test_a_wrong_image_size_is_found_before_the_first_batch(root):
     with pytest.raises(ValueError, match=r"record 0: image_a is 32x16 px .* is 64x16"):
         pipeline.train_pairs(config(root, "data.image_width=64"), 0)
+    pipeline.train_pairs(config(root, "data.image_width=32"), 0)
 
 
 def test_a_later_bad_record_names_file_and_record(root, tmp_path):
@@ -346,6 +349,7 @@ def test_a_pair_with_too_many_boxes_is_named(root, tmp_path):
     cfg = config(root, "eval.pairs=1", "data.eval_split=crowd")
     with pytest.raises(ValueError, match=r"record 0: 4 true boxes, more than data.max_boxes=3"):
         pipeline.eval_pairs(cfg)
+    assert pipeline.eval_pairs(typed.override(cfg, ["data.max_boxes=4"]))
 
 
 def test_a_flipped_byte_is_found_when_the_split_is_opened(root):
@@ -360,6 +364,7 @@ def test_a_flipped_byte_is_found_when_the_split_is_opened(root):
 def test_processes_must_divide_the_batch(root):
     with pytest.raises(ValueError, match=r"pairs_per_step=4 is not a multiple of 3 shares"):
         pipeline.train_pairs(config(root), 0, ((0,), 3))
+    pipeline.train_pairs(config(root, "pairs_per_step=6"), 0, ((0,), 3))
 
 
 def test_a_batch_is_a_pytree_of_numpy_arrays(root):

@@ -61,6 +61,8 @@ def test_too_little_shared_memory_is_found_before_a_worker_starts(root, monkeypa
     cfg = config(root, "data.workers=3", "data.prefetch=5")
     with pytest.raises(ValueError, match=r"=3 with data.prefetch=5 need up to 153.* has 67.1 MB"):
         pipeline.train_pairs(cfg, 0, size=(500, 333))
+    fewer = config(root, "data.workers=0", "data.prefetch=5")  # "needs none"
+    assert pipeline.train_pairs(fewer, 0, size=(500, 333))
 
 
 @pytest.mark.slow

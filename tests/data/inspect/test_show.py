@@ -229,16 +229,19 @@ def test_a_sheet_too_large_is_refused_with_a_number_that_fits(painted, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("args", "message", "followed"),
     [
-        (["--idx", "3;4"], "write 3,17"),
-        (["--pairs", "0"], "use 1 or more"),
-        (["--splits", "mixd"], "use mixed"),
+        (["--idx", "3;4"], "write 3,17", ["--idx", "0,1"]),
+        (["--idx", "9999"], "use 0 to", ["--idx", "0"]),
+        (["--pairs", "0"], "use 1 or more", ["--pairs", "1"]),
+        (["--splits", "mixd"], "use mixed", ["--splits", "mixed"]),
     ],
 )
-def test_wrong_requests_say_what_to_do(painted, capsys, args, message):
-    assert main(["show", "--root", str(painted), *args]) == 1
+def test_wrong_requests_say_what_to_do(painted, tmp_path, capsys, args, message, followed):
+    show = ["show", "--root", str(painted), "--out", str(tmp_path / "sheet.html")]
+    assert main([*show, *args]) == 1
     assert message in capsys.readouterr().err
+    assert main([*show, *followed]) == 0
 
 
 def test_names_stay_in_the_picture_and_apart():

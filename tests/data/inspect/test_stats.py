@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,8 +229,11 @@ def test_bars_show_any_count_but_zero():
     ],
 )
 def test_wrong_requests_say_what_to_do(painted, where, names, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         open_splits(painted / where, names)
+    advised = re.search(r"use --root (\S+)", str(caught.value))
+    root = Path(advised[1]) if advised else painted
+    open_splits(root, "mixed" if names else None)
 
 
 def test_a_damaged_record_is_named(tmp_path):
