@@ -178,12 +178,12 @@ def test_no_checkpoint_is_said_plainly(tmp_path):
     assert checkpoint.restore(config(tmp_path), state(), step=held)[1] == 4
 
 
-def test_a_folder_that_is_no_checkpoint_is_deleted_as_advised(tmp_path):
+def test_a_folder_that_is_no_checkpoint_is_moved_away_as_advised(tmp_path):
     checkpoint.save(config(tmp_path), 4, state())
     (tmp_path / "checkpoints" / "4" / "config" / "metadata").unlink()
-    with pytest.raises(ValueError, match="not a checkpoint of this program; delete") as caught:
+    with pytest.raises(ValueError, match=r"metadata is missing; move \S+ away") as caught:
         resume.check_start(config(tmp_path))
-    shutil.rmtree(re.search(r"delete (\S+)$", str(caught.value))[1])
+    shutil.move(re.search(r"move (\S+) away", str(caught.value))[1], tmp_path / "away")
     assert resume.check_start(config(tmp_path)) is None
 
 
