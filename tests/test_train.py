@@ -204,8 +204,9 @@ def test_a_run_killed_and_asked_to_end_continues_bit_for_bit(config, straight, t
     assert len(resumed) == len(straight) + 3
     assert list(map(comparable, resumed)) == list(map(comparable, read_rows(config.run_dir)))
     assert read_best(run_dir) == read_best(config.run_dir)
-    for name in ("samples.jsonl", "samples/step_000004.png"):
-        assert Path(run_dir, name).read_bytes() == Path(config.run_dir, name).read_bytes()
+    rows, picture = "samples.jsonl", "samples/step_000004.png"  # rows tell the number of their run
+    assert read_rows(run_dir, name=rows) == read_rows(config.run_dir, name=rows)
+    assert Path(run_dir, picture).read_bytes() == Path(config.run_dir, picture).read_bytes()
 
 
 @pytest.mark.slow

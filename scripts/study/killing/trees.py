@@ -1,6 +1,7 @@
 """Process trees: started, killed whole or at their root, and what is left of them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,8 +81,10 @@ def kill_first(started: subprocess.Popen) -> list[str]:
 
 
 def segments() -> set[str]:
-    """Names of what processes share in memory."""
-    return {path.name for path in _SHARED.iterdir()} if _SHARED.is_dir() else set()
+    """Names of what processes share in memory, but for what living renderers of others hold."""
+    found = {path.name for path in _SHARED.iterdir()} if _SHARED.is_dir() else set()
+    owner = {name: re.match(r"dig_jax_(\d+)_", name) for name in found}
+    return {name for name, pid in owner.items() if not (pid and _is_alive(int(pid[1])))}
 
 
 def _kill(pid: int) -> None:
