@@ -12,7 +12,7 @@ killed, whose children must then end by themselves. Afterwards:
     equal       files and metrics are those of the undisturbed run, but for clocks
     leftovers   no file is there that the undisturbed run has not
     orphans     no process of the killed tree is left
-    segments    /dev/shm holds what it held before
+    segments    of what is then in /dev/shm and was not before, nothing is there at the end
 
 Prints a line a kill and a table; the exit status is 1 where one of the four is broken. Moments are
 drawn from --seed; where in the work they fall depends on the machine.
@@ -54,11 +54,12 @@ def campaign(name: str, work: Path, times: int, rng: np.random.Generator) -> lis
     first = time.monotonic()
     trees.run(whole.command)
     usual_s = time.monotonic() - first
-    survived = dict.fromkeys(HEADS[2:6], 0)
+    survived, left = dict.fromkeys(HEADS[2:6], 0), []
     for number in range(times):
         job = commands.fresh(name, work, number)
         at_s = float(rng.uniform(0, usual_s))
         broken = try_one(job, whole.out, at_s, tree=number % 2 == 0)
+        left.append(broken.pop("segments"))
         for key, found in broken.items():
             survived[key] += not found
         told = "; ".join(f"{key}: {', '.join(found[:3])}" for key, found in broken.items() if found)
@@ -68,6 +69,12 @@ def campaign(name: str, work: Path, times: int, rng: np.random.Generator) -> lis
         )
         if not told:
             commands.remove(job)
+    # programs beside this one have segments too, but those go
+    there = trees.segments()
+    survived["segments"] = sum(not there & set(names) for names in left)
+    for names in left:
+        for lost in there & set(names):
+            print(f"{name}: /dev/shm/{lost} is left", flush=True)
     return [name, times, *survived.values(), round(time.monotonic() - start)]
 
 

@@ -1,8 +1,9 @@
 """What data workers keep in shared memory: how much, under whose name, and who removes it.
 
-A segment of a program is called `dig` + 5 letters of the program + 4 of its own; beside them lies
-`dig?????.lock`, which the program holds while it lives. What a killed program has left behind is
-removed by Python's resource tracker, and by the next program where the tracker was killed too.
+A segment of a program is called `dig` + 5 letters of the program + 4 of its own, a semaphore of its
+queues `sem.dig?????-` + 8; beside them lies `dig?????.lock`, which the program holds while it lives.
+What a killed program has left behind is removed by Python's resource tracker, and by the next
+program where the tracker was killed too.
 """
 
 import atexit
@@ -73,6 +74,8 @@ def own_prefix() -> str:
         lock = path.open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         atexit.register(_release, path, lock)  # which also keeps it open until then
+        # of this process and, by inheritance, of its workers: what `multiprocessing` names itself
+        multiprocessing.current_process()._config["semprefix"] = f"/{prefix}"
     return prefix
 
 
@@ -86,8 +89,9 @@ def _remove_abandoned() -> None:
         try:
             with path.open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for segment in FOLDER.glob(f"{path.stem}????"):
-                    segment.unlink(missing_ok=True)
+                for pattern in (f"{path.stem}????", f"sem.{path.stem}-*"):
+                    for left in FOLDER.glob(pattern):
+                        left.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
         except OSError:  # held by a living program, another user's, or just removed
             continue

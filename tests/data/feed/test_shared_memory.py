@@ -168,21 +168,24 @@ def test_nothing_outlives_a_killed_run(root, whole_tree, monkeypatch):
     for end in ends:
         assert select.select([end], [], [], 60)[0], "a worker outlived its parent"
         os.close(end)
-    left = list(shared_memory.FOLDER.glob(f"{prefix}????"))
-    assert bool(left) == whole_tree
+    left, locks = (
+        list(shared_memory.FOLDER.glob(name)) for name in (f"{prefix}????", f"sem.{prefix}-*")
+    )
+    assert bool(left) == bool(locks) == whole_tree
     shared_memory.own_prefix.cache_clear()
     shared_memory.own_prefix()
-    assert not list(shared_memory.FOLDER.glob(f"{prefix}*"))
+    assert not list(shared_memory.FOLDER.glob(f"*{prefix}*"))
 
 
 def test_segments_of_a_living_program_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
-    for name in ("digaaaaa0001", "digbbbbb0001", "psm_01234567"):
+    own, theirs = "sem.digaaaaa-x1", "sem.digbbbbb-x2"
+    for name in ("digaaaaa0001", "digbbbbb0001", "psm_01234567", own, theirs):
         (tmp_path / name).touch()
     (tmp_path / "digbbbbb.lock").touch()
     with (tmp_path / "digaaaaa.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         shared_memory._remove_abandoned()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "digaaaaa.lock", "digaaaaa0001", "psm_01234567",
+        "digaaaaa.lock", "digaaaaa0001", "psm_01234567", own,
     ]  # fmt: skip
