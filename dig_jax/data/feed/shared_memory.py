@@ -1,9 +1,9 @@
 """What data workers keep in shared memory: how much, under whose name, and who removes it.
 
-A segment of a program is called `dig` + 5 letters of the program + 4 of its own, a semaphore of its
-queues `sem.dig?????-` + 8; beside them lies `dig?????.lock`, which the program holds while it lives.
-What a killed program has left behind is removed by Python's resource tracker, and by the next
-program where the tracker was killed too.
+A segment of a program is called `dig` + 5 letters of the program + 4 of its own, a semaphore of
+its queues `sem.dig?????-` + 8; beside them lies `dig?????.lock`, which the program holds while it
+lives. What a killed program has left behind is removed by Python's resource tracker, and by the
+next program where the tracker was killed too.
 """
 
 import atexit
