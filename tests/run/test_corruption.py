@@ -193,6 +193,9 @@ def follow(copy, text):
         evaluate(path.parent, path.stem.removeprefix("eval_"))
     elif "The command that trains there" in text:
         train(copy / "run")
+    elif "then the same import makes it again" in text:
+        shutil.rmtree(re.search(r"delete (\S+):", text)[1])
+        make_again(copy, text)
     elif "by the command that made it" in text or "make it again" in text:
         make_again(copy, text)
     else:
