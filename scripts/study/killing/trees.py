@@ -81,10 +81,25 @@ def kill_first(started: subprocess.Popen) -> list[str]:
 
 
 def segments() -> set[str]:
-    """Names of what processes share in memory, but for what living renderers of others hold."""
+    """Names of what is shared in memory and used by no living process."""
     found = {path.name for path in _SHARED.iterdir()} if _SHARED.is_dir() else set()
-    owner = {name: re.match(r"dig_jax_(\d+)_", name) for name in found}
+    found -= _in_use() if found else set()
+    owner = {name: re.match(r"dig_jax_(\d+)_", name) for name in found}  # a renderer's folder
     return {name for name, pid in owner.items() if not (pid and _is_alive(int(pid[1])))}
+
+
+def _in_use() -> set[str]:
+    """What living processes have mapped or opened there."""
+    used = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            maps = (process / "maps").read_text()
+            opened = [os.readlink(link) for link in (process / "fd").iterdir()]
+        except OSError:  # it has ended meanwhile, or is another user's
+            continue
+        places = (*(line.partition(" /")[2] for line in maps.splitlines()), *opened)
+        used |= {Path(place).name for place in places if str(_SHARED).lstrip("/") in place}
+    return used
 
 
 def _kill(pid: int) -> None:
