@@ -1,5 +1,6 @@
 """Process trees: started, killed whole or at their root, and what is left of them."""
 
+import contextlib
 import os
 import re
 import signal
@@ -92,14 +93,20 @@ def _in_use() -> set[str]:
     """What living processes have mapped or opened there."""
     used = set()
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            maps = (process / "maps").read_text()
-            opened = [os.readlink(link) for link in (process / "fd").iterdir()]
-        except OSError:  # it has ended meanwhile, or is another user's
-            continue
-        places = (*(line.partition(" /")[2] for line in maps.splitlines()), *opened)
-        used |= {Path(place).name for place in places if str(_SHARED).lstrip("/") in place}
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+            lines = (process / "maps").read_text().splitlines()
+            used |= {line.rpartition("/")[2] for line in lines if str(_SHARED) in line}
+            for link in (process / "fd").iterdir():
+                used |= {Path(target).name for target in _target(link)}
     return used
+
+
+def _target(link: Path) -> list[str]:
+    """What a descriptor is of, in shared memory."""
+    try:
+        return [target] if (target := os.readlink(link)).startswith(str(_SHARED)) else []
+    except OSError:  # closed meanwhile
+        return []
 
 
 def _kill(pid: int) -> None:
