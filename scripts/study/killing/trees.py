@@ -83,30 +83,39 @@ def kill_first(started: subprocess.Popen) -> list[str]:
 
 def segments() -> set[str]:
     """Names of what is shared in memory and used by no living process."""
-    found = {path.name for path in _SHARED.iterdir()} if _SHARED.is_dir() else set()
-    found -= _in_use() if found else set()
-    owner = {name: re.match(r"dig_jax_(\d+)_", name) for name in found}  # a renderer's folder
+    if not _SHARED.is_dir():
+        return set()
+    used, found = _in_use(), {path.name: path.stat().st_ino for path in _there()}
+    free = {name for name, number in found.items() if number not in used}
+    owner = {name: re.match(r"dig_jax_(\d+)_", name) for name in free}  # a renderer's folder
     return {name for name, pid in owner.items() if not (pid and _is_alive(int(pid[1])))}
 
 
-def _in_use() -> set[str]:
-    """What living processes have mapped or opened there."""
+def _there() -> list[Path]:
+    return [path for path in _SHARED.iterdir() if path.exists()]  # some go meanwhile
+
+
+def _in_use() -> set[int]:
+    """Numbers of the files there that living processes have mapped or opened.
+
+    Not their names: a semaphore is mapped under one that is gone.
+    """
     used = set()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
             lines = (process / "maps").read_text().splitlines()
-            used |= {line.rpartition("/")[2] for line in lines if str(_SHARED) in line}
+            used |= {int(line.split()[4]) for line in lines if f"{_SHARED}/" in line}
             for link in (process / "fd").iterdir():
-                used |= {Path(target).name for target in _target(link)}
+                used |= _opened(link)
     return used
 
 
-def _target(link: Path) -> list[str]:
-    """What a descriptor is of, in shared memory."""
+def _opened(link: Path) -> set[int]:
     try:
-        return [target] if (target := os.readlink(link)).startswith(str(_SHARED)) else []
+        inside = os.readlink(link).startswith(f"{_SHARED}/")
+        return {link.stat().st_ino} if inside else set()
     except OSError:  # closed meanwhile
-        return []
+        return set()
 
 
 def _kill(pid: int) -> None:
