@@ -85,14 +85,10 @@ def segments() -> set[str]:
     """Names of what is shared in memory and used by no living process."""
     if not _SHARED.is_dir():
         return set()
-    used, found = _in_use(), {path.name: path.stat().st_ino for path in _there()}
+    used, found = _in_use(), {entry.name: entry.inode() for entry in os.scandir(_SHARED)}
     free = {name for name, number in found.items() if number not in used}
     owner = {name: re.match(r"dig_jax_(\d+)_", name) for name in free}  # a renderer's folder
     return {name for name, pid in owner.items() if not (pid and _is_alive(int(pid[1])))}
-
-
-def _there() -> list[Path]:
-    return [path for path in _SHARED.iterdir() if path.exists()]  # some go meanwhile
 
 
 def _in_use() -> set[int]:
