@@ -126,6 +126,7 @@ TESTED = {
     "--group 8 --length 900": "tests/tpu/test_tpu_readme.py",
     "python3 -m scripts.bench.gpu --out OUT": "tests/scripts/test_bench_gpu.py",
     "python -m scripts.study.ablate": "tests/scripts/test_ablation.py",
+    "python -m scripts.study.kill": "tests/scripts/test_kill_campaign.py",
     "python -m scripts.study.fuzz_config": "tests/scripts/test_fuzz_config.py",
     "python -m dig_jax.evaluate": "tests/test_train.py",
 }
