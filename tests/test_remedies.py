@@ -20,7 +20,7 @@ import pytest
 from tests import ROOT
 from tests.messages import messages
 
-UNTRIED = 6  # may only become smaller
+UNTRIED = 0  # may only become smaller
 ROOMS = sorted((ROOT / "tests" / "remedies").glob("*.toml"))
 MESSAGES = messages()
 

@@ -148,6 +148,18 @@ def test_pictures_of_one_size_are_compared():
     assert len(pixel_difference(one, one)) == 0
 
 
+def test_a_shard_with_fewer_records_than_told_is_made_again(copy):
+    path, manifest = first_shard(copy), copy / "dual" / records.MANIFEST
+    told = records.read_manifest(path.parent)
+    told["shards"][0]["count"] += 1
+    manifest.write_text(json.dumps(sealed.sealed(told)))
+    with pytest.raises(ValueError, match=r"\(a file that was never closed holds 0\); delete (\S+)"):
+        records.open_split(path.parent, verify=False)
+    path.unlink()
+    assert render(copy) == 0
+    assert records.open_split(path.parent) == [path]
+
+
 def test_a_plan_of_another_version_is_rendered_again(copy):
     meta = records.decode_meta(records.read_record(first_shard(copy), 0))
     with pytest.raises(ValueError, match=r"this version reads .*; render it again"):

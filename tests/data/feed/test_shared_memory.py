@@ -123,6 +123,38 @@ for step, one in enumerate(pipeline.train_pairs(cfg, 0, size=size)):
     assert "by SIGBUS" in told
     assert "--shm-size" in told
     assert "data.workers=0" in told
+    alone = opening(root, 2).replace("data.workers=2", "data.workers=0") + ONE_BATCH
+    assert run_python(alone, shm_kilobytes=(5 * batch) // 1024 + 200).returncode == 0
+
+
+ONE_BATCH = """
+assert len(next(iter(pipeline.train_pairs(cfg, 0, size=size))).images)
+"""
+KILLED = """
+import multiprocessing, signal
+if __name__ == "__main__":
+    batches = pipeline.train_pairs(cfg, 0, size=size)
+    next(batches)
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    for _ in batches:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_the_system_kills_says_so_and_without_workers_it_goes_on(root):
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    died, alone = (
+        subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True)
+        for code in (
+            opening(root, 2) + KILLED,
+            opening(root, 2).replace("data.workers=2", "data.workers=0") + ONE_BATCH,
+        )
+    )
+    assert "a data worker was killed (SIGKILL)" in died.stderr
+    assert "--set data.workers=0; the same command continues" in died.stderr
+    assert alone.returncode == 0, alone.stderr
 
 
 def test_a_killed_worker_and_any_other_error_are_told_apart():
