@@ -158,6 +158,8 @@ def telling_room(path: Path, remedy: str = "") -> Iterator[None]:
         free = shutil.disk_usage(place).free
         remedy = remedy or "free some space or mend its rights, and run the same command again"
         why = getattr(error, "strerror", None) or f"{error}"[:300]
+        other = getattr(error, "filename", None)  # the file to blame may be one that is read
+        why += f": {other}" if other and path.name not in f"{other}" else ""
         text = f"{path} could not be written ({why})"
         raise NoRoom(f"{text}; the disk has {free / 1e6:.1f} MB left; {remedy}") from error
 

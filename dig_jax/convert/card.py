@@ -141,9 +141,9 @@ def _scores(cfg: Config, step: int) -> str:
     """A table with intervals of the evaluations there are, and under which protocol each."""
     paths = sorted(Path(cfg.run_dir).glob("eval_*.json"))
     found = {path.stem.removeprefix("eval_"): read_evaluation(path) for path in paths}
-    for path in paths:
-        evaluation = found[path.stem.removeprefix("eval_")]
-        check_number(path, evaluation, number_of(cfg.run_dir), "delete it, and evaluate again")
+    run = number_of(cfg.run_dir)
+    for path, evaluation in zip(paths, found.values(), strict=True):
+        check_number(path, evaluation, run, "delete it, and evaluate again")
     missing = [NAMES[name] for name in NAMES if name not in found]
     notes = [f"Not evaluated, or not in the run folder: {', '.join(missing)}."] if missing else []
     if not found:

@@ -240,16 +240,18 @@ def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = T
 
 def read_manifest(folder: Path) -> dict:
     """What a split's manifest tells; raises FileNotFoundError or ValueError with the remedy."""
-    path = folder / MANIFEST
-    told = next(filter(None, map(read_sidecar, sorted(folder.glob("pairs-*.arrayrecord")))), {})
-    if told and "request" not in told:  # sidecars of rendered shards tell it
-        told = {"renderer": "import"}
-    command = _command_for(folder, told)
+    path, fault = folder / MANIFEST, None
     if path.is_file():
         try:
             return parse_manifest(path.read_text(encoding="utf-8", errors="replace"))
         except ValueError as error:
-            raise ValueError(f"{path} {error}; {_remake(path, told, command)}") from error
+            fault = error
+    told = next(filter(None, map(read_sidecar, sorted(folder.glob("pairs-*.arrayrecord")))), {})
+    if told and "request" not in told:  # sidecars of rendered shards tell it
+        told = {"renderer": "import"}
+    command = _command_for(folder, told)
+    if fault:
+        raise ValueError(f"{path} {fault}; {_remake(path, told, command)}") from fault
     if told.get("renderer") == "import":
         raise FileNotFoundError(f"{path} is gone; {_remake(path, told, command)}")
     kept = "; it keeps the shards that are there" if told else ""

@@ -183,7 +183,7 @@ def saved_config(root: str | Path, step: int | None = None) -> Config:
 
 def saved_settings(root: str | Path, step: int) -> dict[str, Any]:
     """The configuration of a checkpoint as it was written, fields of that day."""
-    value = _saved_text(root, step, "config")
+    value = _saved_text(root, step, "config", _read_record(root, step))
     if value is None:
         folder = folder_of(root) / str(step)
         raise ValueError(
@@ -200,7 +200,7 @@ def saved_record(root: str | Path, step: int) -> dict[str, Any]:
     """
     record = _read_record(root, step)
     for item in record.get(TEXTS, {}):
-        _saved_text(root, step, item)
+        _saved_text(root, step, item, record)
     return record
 
 
@@ -209,14 +209,14 @@ def _read_record(root: str | Path, step: int) -> dict[str, Any]:
     return read_sealed(path, _back_from(root, step), missing={})
 
 
-def _saved_text(root: str | Path, step: int, item: str) -> Any:
-    """The JSON of an item, compared with the record's checksum of it; None where it is missing.
+def _saved_text(root: str | Path, step: int, item: str, record: dict[str, Any]) -> Any:
+    """The JSON of an item, compared with its checksum in `record`; None where it is missing.
 
     Raises ValueError where it is not what was saved, or is missing from a record that knows it.
     """
     path = folder_of(root) / str(step) / item / "metadata"
     value = read_json(path, _back_from(root, step), missing={})
-    wanted = _read_record(root, step).get(TEXTS, {}).get(item)
+    wanted = record.get(TEXTS, {}).get(item)
     if wanted and checksum(value) != wanted:
         what = "is not what was saved with its record" if path.is_file() else "is missing"
         raise ValueError(f"{path} {what}; {_back_from(root, step)}")
@@ -267,7 +267,7 @@ def _existing(root: str | Path, step: int | None) -> int:
 
 def _saved_digest(root: str | Path, step: int) -> digest.Digest:
     """Of a checkpoint; empty where it is of a version that wrote none."""
-    return _saved_text(root, step, "digest") or {}
+    return _saved_text(root, step, "digest", _read_record(root, step)) or {}
 
 
 def _damaged(root: str | Path, step: int, error: Exception) -> str:

@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.common import sealed
-from dig_jax.common.files import remove_leftovers, temporary, write_json
+from dig_jax.common.files import remove_leftovers, telling_room, temporary, write_json
 from dig_jax.data import records
 from dig_jax.inputs.images import Size, resize
 
 FOLDER = "decoded"
+_OR_NONE = "or read the shards themselves with --set data.cache=none"
 _FORMAT = 3  # of the two files; another number makes every copy anew
 
 
@@ -190,8 +191,7 @@ def _check_room(folder: Path, missing: Sequence[_Copy]) -> None:
     figures = f"{pairs} decoded pairs of {folder.name} px need {need / 1e6:.1f} MB"
     if need > free:
         raise OSError(
-            f"{folder}: {figures} and the disk has {free / 1e6:.1f} MB left; free some or read "
-            "the shards themselves with --set data.cache=none"
+            f"{folder}: {figures} and the disk has {free / 1e6:.1f} MB left; free some {_OR_NONE}"
         )
     print(f"data: {figures}; decoding them into {folder}", file=sys.stderr, flush=True)
 
@@ -201,24 +201,18 @@ def _make(copy: _Copy, pair_at: Callable[[int], records.Pair]) -> None:
     tmp = temporary(copy.path)
     boxes_px, types, crc32 = [], [], []
     try:
-        with tmp.open("wb") as file:
-            for images, boxes, kinds in _decoded(copy, pair_at):
-                file.write(images)
-                boxes_px.append(boxes.tolist())
-                types.append(kinds)
-                crc32.append(zlib.crc32(images))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(tmp, copy.path)
+        with telling_room(copy.path, f"free some {_OR_NONE}"):
+            with tmp.open("wb") as file:
+                for images, boxes, kinds in _decoded(copy, pair_at):
+                    file.write(images)
+                    boxes_px.append(boxes.tolist())
+                    types.append(kinds)
+                    crc32.append(zlib.crc32(images))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(tmp, copy.path)
         facts = {**copy.origin, "boxes_px": boxes_px, "kinds": types, "crc32": crc32}
         write_json(copy.facts, sealed.sealed(facts))
-    except OSError as error:
-        free = shutil.disk_usage(copy.path.parent).free
-        raise OSError(
-            f"{copy.path} of {copy.count * copy.pair_bytes / 1e6:.1f} MB could not be written "
-            f"({error}); the disk has {free / 1e6:.1f} MB left; free some or read the shards "
-            "themselves with --set data.cache=none"
-        ) from error
     finally:
         tmp.unlink(missing_ok=True)
 
