@@ -70,8 +70,10 @@ def train(session: Session, steps: int | None = None) -> None:
             drawn, redrawn = draw(state.params, prompt, batch, key, partial(spare, step))
             with log.timed("update"):
                 reward = sharding.shard_global(drawn.reward.total, mesh)
-                state, stats, answers = update(state, prompt, drawn.images, drawn.rollout, reward)
-                stats = jax.device_get(stats)
+                turns, used = programs.plan_update(session, drawn.host)
+                experience = (prompt, drawn.images, drawn.rollout, reward)
+                state, stats, answers = update(state, *experience, turns)
+                stats = jax.device_get(stats) | {"update_used": used}
             stop_if_not_finite(cfg, step, drawn, stats, answers)
             log.write(step, step_metrics(drawn, redrawn, plan) | stats, stage=stage)
             record(log, step, drawn.batch, drawn.texts, drawn.parsed, drawn.reward)

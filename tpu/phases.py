@@ -56,7 +56,11 @@ def phases(layout: Layout, shape: PromptShape) -> dict[str, Phase]:
         ),
         "view": Phase(programs.jit_viewer(layout), (weights, prompt, pixels), (state,)),
         "sample": _sample(layout, (weights, prompt, images, _key(layout)), state),
-        "update": Phase(programs.jit_update(layout), (state, prompt, images, rollout, reward), ()),
+        "update": Phase(
+            programs.jit_update(layout),
+            (state, prompt, images, rollout, reward, programs.plan_shapes(layout)),
+            (),
+        ),
     }
     if not layout.tower_frozen:
         del found["view"]

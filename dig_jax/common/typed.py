@@ -108,11 +108,17 @@ def run_file(path: Path, kind: type, **kwargs: object) -> Any:
     return tree
 
 
-def differences(old: object, new: object) -> dict[str, tuple[Any, Any]]:
-    """Dotted path -> (old, new) for every leaf of two plain or dataclass trees that differs."""
+def differences(
+    old: object, new: object, *, lacking: object | None = None
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted path -> (old, new) for every leaf of two plain or dataclass trees that differs.
+
+    lacking  tree whose leaf stands for one that `old` lacks: of a field that came later
+    """
     left, right = dict(leaves(old)), dict(leaves(new))
+    known = {} if lacking is None else dict(leaves(lacking))
     paths = [*left, *(path for path in right if path not in left)]
-    pairs = {path: (left.get(path), right.get(path)) for path in paths}
+    pairs = {path: (left.get(path, known.get(path)), right.get(path)) for path in paths}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -39,11 +39,19 @@ def from_json(text: str) -> Config:
     return typed.from_plain(Config, plain)
 
 
+_LATER = {"grpo": ("packed",)}  # fields that came later: as they were without, hashes hold
+
+
 def config_hash(config: Config) -> str:
     """Twelve hex digits of the configuration, blind to where the run is written."""
     plain = typed.to_plain(config) | {"run_dir": ""}
-    for name in ("root", "accept"):  # they came later: earlier hashes hold
+    for name in ("root", "accept"):
         del plain["checkpoint"][name]
+    known = typed.to_plain(Config())
+    for section, names in _LATER.items():
+        for name in names:
+            if plain[section][name] == known[section][name]:
+                del plain[section][name]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

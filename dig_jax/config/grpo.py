@@ -33,6 +33,7 @@ class GrpoConfig:
     minibatches: int = number(1, least=1, most=2**16)  # optimiser updates per epoch
     accumulate: int = number(1, least=1, most=2**16)  # gradient slices per update, over pairs (10)
     answer_slices: int = number(1, least=1, most=GROUP)  # parts of a group, one at a time (8)
+    packed: bool = True  # the update computes answers as long as they are, not max_tokens (11)
     epochs: int = number(1, least=1, most=1000)  # passes over one rollout
     vocab_chunk: int = number(4096, least=1, most=2**20)  # columns per log-softmax block, at most
 
@@ -53,6 +54,8 @@ class GrpoConfig:
     #     still encoded once, forwards and backwards, and the gradient is the same.
     # (9) ratio x |advantage| where the advantage is negative.
     # (10) A group is never split.
+    # (11) Answers stand one behind the other in streams, answer_slices of a padded group's tokens
+    #      at most and no more than keep a device busy. Without: all of rollout.max_tokens.
 
     def __post_init__(self):
         typed.check_fields(self, "grpo")

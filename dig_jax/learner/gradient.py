@@ -1,4 +1,4 @@
-"""Loss and gradient of a minibatch, in slices of its pairs and of their answers.
+"""Loss and gradient of a minibatch, in slices of its pairs and in turns of their answers.
 
 Added to as it comes: a gradient is as large as the weights, and two are too many.
 """
@@ -10,35 +10,38 @@ import jax.numpy as jnp
 
 from dig_jax.config import GrpoConfig
 from dig_jax.learner.loss import Answers, Unmoved, token_loss
+from dig_jax.learner.packing import Plan
 from dig_jax.learner.trainable import join
+from dig_jax.learner.turns import make_turn_scorer, over_turns
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.qwen3vl import PromptCache, encode_prompt
-from dig_jax.sampler.scorer import group_slices, join_groups, make_answer_scorer
 
 
 def make_gradient(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
-    """Bind the statics; returns gradient(part, frozen, pairs, minibatch, unmoved).
+    """Bind the statics; returns gradient(part, frozen, pairs, minibatch, unmoved, plan).
 
     part, frozen  the parameters that move, and the others (`trainable.split`)
     pairs         (PromptInputs of B rows, images)
     minibatch     Answers of the B pairs
     unmoved       Unmoved
+    plan          Plan of this minibatch, its leaves without M; None: padded
     ->            gradient of `part`; metrics f32[] by name; parts of the loss f32[B, G] by name
 
     `cfg.accumulate` slices of pairs, one after the other.
     """
     add_pairs = _make_add_pairs(cfg, config, temperature=temperature)
 
-    def gradient(part, frozen, pairs, minibatch: Answers, unmoved: Unmoved):
+    def gradient(part, frozen, pairs, minibatch: Answers, unmoved: Unmoved, plan: Plan | None):
         def add(total, some):
             return add_pairs(total, part, frozen, *some, unmoved)
 
         zeros = jax.tree.map(jnp.zeros_like, part)
-        slices = pair_slices((pairs, minibatch), cfg.accumulate)
-        grads, (losses, seen) = jax.lax.scan(add, zeros, slices)
+        slices, turns = pair_slices((pairs, minibatch), cfg.accumulate, plan), turns_of(plan)
+        grads, seen = jax.lax.scan(add, zeros, (*slices, turns))
         tokens = jnp.maximum((minibatch.weight > 0).sum(), 1)
-        parts = join_pairs(jax.vmap(join_groups)(seen["loss"]))
-        metrics = {"loss": losses.sum()} | {f"loss_{k}": x.sum() for k, x in parts.items()}
+        parts = join_pairs(seen["loss"], plan)
+        sums = {f"loss_{name}": x.sum() for name, x in parts.items()}
+        metrics = {"loss": sum(sums.values())} | sums
         metrics |= {name: x.sum() / tokens for name, x in seen["sum"].items()}
         return grads, metrics | {name: x.max() for name, x in seen["max"].items()}, parts
 
@@ -46,44 +49,45 @@ def make_gradient(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -
 
 
 def _make_add_pairs(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
-    """add_pairs(total, part, frozen, pairs, answers, unmoved) -> (total + gradient, what is seen).
+    """add_pairs(total, part, frozen, pairs, answers, turns, unmoved) -> total + gradient, seen.
 
-    Prompts are encoded once both ways, their answers follow in `cfg.answer_slices` parts.
+    Prompts are encoded once both ways, their answers follow turn by turn.
     """
     answer_gradient = _make_answer_gradient(cfg, config, temperature=temperature)
 
-    def add_pairs(total, part, frozen, pairs, answers: Answers, unmoved: Unmoved):
+    def add_pairs(total, part, frozen, pairs, answers: Answers, turns, unmoved: Unmoved):
         def encode(part):
             cache = encode_prompt(join(part, frozen), config, *pairs)
             return _floats(cache), cache
 
         floats, pull, cache = jax.vjp(encode, part, has_aux=True)
 
-        def add(total, some):
-            found, grads = answer_gradient(part, frozen, cache, some, unmoved)
-            return jax.tree.map(jnp.add, total, grads), found
+        def turn(total, some: Answers, take):
+            grads, seen = answer_gradient(part, frozen, cache, some, take, unmoved)
+            return jax.tree.map(jnp.add, total, grads), seen
 
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), floats)
-        slices = group_slices(answers, cfg.answer_slices)
-        (total, through_prompt), found = jax.lax.scan(add, (total, zeros), slices)
+        start = (total, zeros)
+        (total, through_prompt), seen = over_turns(turn, start, answers, turns, cfg.answer_slices)
         through_prompt = jax.tree.map(lambda a, like: a.astype(like.dtype), through_prompt, floats)
-        return jax.tree.map(jnp.add, total, pull(through_prompt)[0]), found
+        return jax.tree.map(jnp.add, total, pull(through_prompt)[0]), seen
 
     return add_pairs
 
 
 def _make_answer_gradient(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
-    """answer_gradient(...) -> (loss, seen), gradients of (part, the floats of the cache)."""
-    scorer = make_answer_scorer(config, temperature=temperature, chunk=cfg.vocab_chunk)
+    """answer_gradient(...) -> gradients of (part, the floats of the cache), seen."""
+    scorer = make_turn_scorer(config, temperature=temperature, chunk=cfg.vocab_chunk)
 
-    def answer_gradient(part, frozen, cache: PromptCache, answers: Answers, unmoved: Unmoved):
+    def answer_gradient(part, frozen, cache: PromptCache, answers: Answers, take, unmoved: Unmoved):
         def loss(part, floats):
             read = cache.replace(k=floats[0], v=floats[1], hidden=floats[2])
-            logp, entropy = scorer(join(part, frozen), read, answers.tokens)
+            logp, entropy, here = scorer(join(part, frozen), read, answers.tokens, take)
             entropy = entropy if cfg.entropy_coef else jax.lax.stop_gradient(entropy)
-            return token_loss(logp, entropy, answers, cfg, unmoved)
+            some = answers.replace(weight=jnp.where(here, answers.weight, 0.0))
+            return token_loss(logp, entropy, some, cfg, unmoved)
 
-        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(part, _floats(cache))
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(part, _floats(cache))
 
     return answer_gradient
 
@@ -93,14 +97,25 @@ def _floats(cache: PromptCache) -> tuple[jax.Array, jax.Array, jax.Array]:
     return cache.k, cache.v, cache.hidden
 
 
-def pair_slices(tree, count: int):
-    """[B, ...] -> [count, B/count, ...]; slice i takes pairs i, i + count, ...
+def pair_slices(tree, count: int, plan: Plan | None = None):
+    """[B, ...] -> [count, B/count, ...], as `plan` deals them.
 
-    Interleaved, so that a batch sharded over devices keeps every slice spread over all of them.
+    Without, slice i takes pairs i, i + count, ...: interleaved, so that a batch sharded over
+    devices keeps every slice spread over all of them.
     """
-    return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)
+    if plan is None:
+        return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)
+    return jax.tree.map(lambda a: a[plan.order].reshape(count, -1, *a.shape[1:]), tree)
 
 
-def join_pairs(tree):
+def join_pairs(tree, plan: Plan | None = None):
     """The inverse of `pair_slices`."""
-    return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)
+    if plan is None:
+        return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)
+    back = jnp.argsort(plan.order)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[back], tree)
+
+
+def turns_of(plan: Plan | None):
+    """What `over_turns` takes of a plan, by slice; None: padded."""
+    return None if plan is None else (plan.take, plan.turns)

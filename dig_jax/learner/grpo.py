@@ -12,19 +12,23 @@ With one update per rollout, `old` is the policy itself and the ratio exactly 1.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from dig_jax.config import GrpoConfig
 from dig_jax.learner.advantage import group_advantage
-from dig_jax.learner.gradient import join_pairs, make_gradient, pair_slices
+from dig_jax.learner.gradient import join_pairs, make_gradient, pair_slices, turns_of
 from dig_jax.learner.loss import Answers, Unmoved
 from dig_jax.learner.objective import kl_penalty, token_weights, trained_tokens
 from dig_jax.learner.optim import Optimizer
+from dig_jax.learner.packing import Plan
 from dig_jax.learner.state import TrainState, as_reference, fetched
 from dig_jax.learner.trainable import join, split
+from dig_jax.learner.turns import make_turn_scorer
 from dig_jax.model.config import ModelConfig
+from dig_jax.model.qwen3vl import encode_prompt
 from dig_jax.sampler.rollout import Rollout
 from dig_jax.sampler.scorer import make_scorer
 
@@ -37,7 +41,7 @@ def make_update(
     *,
     temperature: float,
 ) -> Callable:
-    """Bind the statics; returns update(state, prompt, images, rollout, reward).
+    """Bind the statics; returns update(state, prompt, images, rollout, reward, plan=None).
 
     trained   paths of the parameters that move (`trainable.trained_names`)
 
@@ -45,6 +49,7 @@ def make_update(
     images    u8[B, I, Y, X, 3], or SeenImages
     rollout   Rollout of the B pairs
     reward    f32[B, G]
+    plan      how answers are packed (`packing.make_plan`); None: all of them T tokens long
     ->        TrainState with `step` advanced; metrics f32[] by name; and of every answer the
               advantage f32[B, G] and the parts of the loss f32[updates, B / minibatches, G]
 
@@ -56,18 +61,19 @@ def make_update(
     judge = make_judge(cfg, config, temperature=temperature)
     gradient = make_gradient(cfg, config, temperature=temperature)
 
-    def update(state: TrainState, prompt, images, rollout: Rollout, reward):
+    def update(state: TrainState, prompt, images, rollout: Rollout, reward, plan=None):
         part, frozen = split(state.params, trained)
         pairs, reference = (prompt, images), fetched(cfg, state.reference)
-        answers, flat = judge(part, frozen, reference, pairs, rollout, reward)
+        answers, flat = judge(part, frozen, reference, pairs, rollout, reward, plan)
         minibatches = pair_slices((pairs, answers), cfg.minibatches)
 
         def move(carry, number):
             part, opt_state, good = carry
-            pairs, minibatch = jax.tree.map(lambda a: a[number % cfg.minibatches], minibatches)
+            pick = partial(jax.tree.map, lambda a: a[number % cfg.minibatches])
+            (pairs, minibatch), packed = pick(minibatches), pick(plan)
             minibatch = minibatch.replace(weight=token_weights(minibatch.weight > 0, cfg))
             unmoved = Unmoved(old=number == 0, reference=_unmoved(cfg, part, reference))
-            grads, metrics, parts = gradient(part, frozen, pairs, minibatch, unmoved)
+            grads, metrics, parts = gradient(part, frozen, pairs, minibatch, unmoved, packed)
             moved, moments, norm = optimizer.update(grads, opt_state, part, state.step)
             good = good & jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
             moves = good & (norm > 0)
@@ -90,29 +96,23 @@ def make_update(
 
 
 def make_judge(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
-    """Bind the statics; returns judge(part, frozen, reference, pairs, rollout, reward).
+    """Bind the statics; returns judge(part, frozen, reference, pairs, rollout, reward, plan).
 
     reference  the trained parameters that the KL pulls towards; None without
     ->         Answers of all B pairs, with what is compared with: the log-probs of the policy as
                it is and of the reference, as far as the loss needs them; which groups are flat,
                bool[B]
     """
-    how = {"temperature": temperature, "chunk": cfg.vocab_chunk}
-    scorer = make_scorer(config, slices=cfg.answer_slices, **how)
+    score = _make_score(cfg, config, temperature=temperature)
     shaped = cfg.kl_coef > 0 and cfg.kl_in == "reward"
     several = cfg.epochs * cfg.minibatches > 1
 
-    def score(params, pairs, tokens):
-        """Log-probs only, in the slices of the update: equal shapes give equal bits."""
-        slices = pair_slices((*pairs, tokens), cfg.minibatches * cfg.accumulate)
-        return join_pairs(jax.lax.map(lambda some: scorer(params, *some)[0], slices))
-
-    def judge(part, frozen, reference, pairs, rollout: Rollout, reward):
+    def judge(part, frozen, reference, pairs, rollout: Rollout, reward, plan: Plan | None):
         old = theirs = None
         if several or shaped:
-            old = score(join(part, frozen), pairs, rollout.tokens)
+            old = score(join(part, frozen), pairs, rollout.tokens, plan)
         if cfg.kl_coef:
-            theirs = score(join(reference, frozen), pairs, rollout.tokens)
+            theirs = score(join(reference, frozen), pairs, rollout.tokens, plan)
         if shaped:
             compared = jnp.where(_unmoved(cfg, part, reference), old, theirs)
             gap = jnp.where(rollout.valid, kl_penalty(old, compared, cfg), 0.0)
@@ -129,6 +129,39 @@ def make_judge(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> C
         return answers, flat
 
     return judge
+
+
+def _make_score(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
+    """score(params, pairs, tokens, plan) -> log-probs f32[B, G, T]; those that are not planned: 0.
+
+    In the slices and turns of the update: equal shapes give equal bits.
+    """
+    how = {"temperature": temperature, "chunk": cfg.vocab_chunk}
+    padded = make_scorer(config, slices=cfg.answer_slices, **how)
+    scorer = make_turn_scorer(config, **how)
+
+    def slice_logp(params, prompt, images, tokens, turns):
+        if turns is None:
+            return padded(params, prompt, images, tokens)[0]
+        take, count = turns
+        cache = encode_prompt(params, config, prompt, images)
+
+        def add(number, known):
+            logp, _, here = scorer(params, cache, tokens, take[number])
+            return jnp.where(here, logp, known)
+
+        return jax.lax.fori_loop(0, count, add, jnp.zeros(tokens.shape, jnp.float32))
+
+    def score(params, pairs, tokens, plan: Plan | None):
+        def minibatch(some):
+            *inputs, plan = some
+            slices = (*pair_slices(tuple(inputs), cfg.accumulate, plan), turns_of(plan))
+            return join_pairs(jax.lax.map(lambda one: slice_logp(params, *one), slices), plan)
+
+        minibatches = pair_slices((*pairs, tokens), cfg.minibatches)
+        return join_pairs(jax.lax.map(minibatch, (*minibatches, plan)))
+
+    return score
 
 
 def _unmoved(cfg: GrpoConfig, part, reference) -> jax.Array | bool:

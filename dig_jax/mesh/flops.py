@@ -55,35 +55,38 @@ def block_parameters(model: ModelConfig) -> int:
     return count(model_specs(model)["blocks"])
 
 
-def traced_flops(function: Callable, *shapes: Any) -> float:
+def traced_flops(function: Callable, *shapes: Any, turns: float | None = None) -> float:
     """Of all matrix products that a function computes, recomputation and masked parts included.
 
     shapes  trees of arrays or `jax.ShapeDtypeStruct`; nothing is computed
+    turns   how often a loop runs whose end only the data know, such as that over packed answers
 
     Loops count as often as they run. Raises ValueError at a loop whose end is not known before it
-    runs, and at a kernel that is no matrix product of XLA's.
+    runs, unless `turns` says it, and at a kernel that is no matrix product of XLA's.
     """
     traced = (function if hasattr(function, "trace") else jax.jit(function)).trace(*shapes)
-    return _of_program(traced.jaxpr.jaxpr)
+    return _of_program(traced.jaxpr.jaxpr, turns)
 
 
-def _of_program(program: core.Jaxpr) -> float:
-    return sum(_of_equation(equation) for equation in program.eqns)
+def _of_program(program: core.Jaxpr, turns: float | None) -> float:
+    return sum(_of_equation(equation, turns) for equation in program.eqns)
 
 
-def _of_equation(equation: core.JaxprEqn) -> float:
+def _of_equation(equation: core.JaxprEqn, turns: float | None) -> float:
     name, how = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = how["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * inner
     if name == "scan":
-        return how["length"] * _of_program(how["jaxpr"].jaxpr)
+        return how["length"] * _of_program(how["jaxpr"].jaxpr, turns)
     if name == "cond":
-        return max(_of_program(branch.jaxpr) for branch in how["branches"])
+        return max(_of_program(branch.jaxpr, turns) for branch in how["branches"])
+    if name == "while" and turns is not None:
+        return turns * _of_program(how["body_jaxpr"].jaxpr, turns)
     if name in ("while", "pallas_call", "conv_general_dilated"):
         raise ValueError(f"FLOPs of {name!r} are not known from its shapes; trace what has none")
-    return sum(_of_program(inner) for inner in _inside(how))
+    return sum(_of_program(inner, turns) for inner in _inside(how))
 
 
 def _inside(how: dict) -> list[core.Jaxpr]:

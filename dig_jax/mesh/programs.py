@@ -3,7 +3,7 @@
     reshard   train layout -> the weights that answer: cast, adapters merged, in rollout layout
     view      images -> what the vision tower makes of them, where it is frozen
     sample    rollout weights, prompt, images -> Rollout; several programs with rollout.chunk
-    update    TrainState, Rollout, rewards -> TrainState
+    update    TrainState, Rollout, rewards, how answers are packed -> TrainState
 
 `train` runs them; `tpu/preflight.py` compiles the same ones ahead of time. `sampler_programs` has
 the programs of `sample` one by one.
@@ -13,11 +13,13 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-from jax.sharding import NamedSharding
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dig_jax.inputs.decoding import Decoding
 from dig_jax.learner.grpo import make_update
 from dig_jax.learner.optim import Optimizer, make_optimizer, opt_shardings
+from dig_jax.learner.packing import Packing, Plan, make_packing, make_plan, used
 from dig_jax.learner.state import TrainState
 from dig_jax.learner.trainable import split
 from dig_jax.mesh import sharding
@@ -26,9 +28,9 @@ from dig_jax.model import lora
 from dig_jax.model.params import Params, answering
 from dig_jax.model.qwen3vl import AnswerCache, PromptCache, see_images
 from dig_jax.model.specs import model_specs
-from dig_jax.sampler.rollout import DecodeState, make_decoder, make_sampler
+from dig_jax.sampler import stages
+from dig_jax.sampler.rollout import DecodeState, Rollout, make_decoder, make_sampler
 from dig_jax.sampler.staged import Places, Program, make_programs, make_staged
-from dig_jax.sampler.stages import Plan, make_plan
 
 
 def optimizer_of(layout: Layout) -> Optimizer:
@@ -69,7 +71,7 @@ def state_shapes(layout: Layout) -> TrainState:
 
 
 def jit_update(layout: Layout) -> Callable:
-    """`grpo.make_update`; the state it is given is used up."""
+    """`grpo.make_update`, its last argument a Plan or None; the state it is given is used up."""
     cfg, mesh = layout.cfg, layout.mesh
     update = make_update(
         cfg.grpo,
@@ -79,12 +81,55 @@ def jit_update(layout: Layout) -> Callable:
         temperature=cfg.rollout.temperature,
     )
 
-    def spread_update(state, *batch):
-        return update(state, *sharding.spread(batch, mesh))
+    def spread_update(state, prompt, images, rollout, reward, plan):
+        batch = sharding.spread((prompt, images, rollout, reward), mesh)
+        return update(state, *batch, plan)
 
     spread_update.__name__ = "update"  # as JAX's log of compilations and profiles show it
     where = (state_shardings(layout), sharding.replicated(mesh), None)
     return layout.jit(spread_update, donate_argnums=0, out_shardings=where)
+
+
+def update_packing(layout: Layout) -> Packing | None:
+    """The shapes in which an update computes its answers; None: padded."""
+    cfg = layout.cfg
+    if not cfg.grpo.packed:
+        return None
+    names = ("minibatches", "accumulate", "answer_slices")
+    how = {name: getattr(cfg.grpo, name) for name in names} | {"devices": layout.mesh.size}
+    return make_packing(cfg.pairs_per_step, cfg.rollout.group, cfg.rollout.max_tokens, **how)
+
+
+def plan_update(layout: Layout, rollout: Rollout) -> tuple[Plan | None, float]:
+    """The Plan of an update where it is computed, and the share of what is that is real tokens.
+
+    rollout  in NumPy, the same on every process
+    """
+    packing, cfg = update_packing(layout), layout.cfg.grpo
+    lengths = np.asarray(rollout.lengths)
+    if packing is None:
+        return None, float(lengths.sum() / rollout.valid.size)
+    if cfg.truncated == "mask" and cfg.kl_in == "loss":  # nothing reads what is cut off
+        lengths = np.where(rollout.ended, lengths, 0)
+    plan = make_plan(packing, lengths)
+    return sharding.place_global(plan, _plan_at(layout)), used(packing, plan, lengths)
+
+
+def plan_shapes(layout: Layout) -> Plan | None:
+    """`jax.ShapeDtypeStruct` of `plan_update`'s, with shardings."""
+    packing = update_packing(layout)
+    return packing and jax.tree.map(
+        lambda shape, at: jax.ShapeDtypeStruct(shape, np.int32, sharding=at),
+        packing.shapes,
+        _plan_at(layout),
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+
+
+def _plan_at(layout: Layout) -> Plan:
+    every = sharding.replicated(layout.mesh)
+    streams = NamedSharding(layout.mesh, PartitionSpec(None, None, None, sharding.MESH_AXES))
+    return Plan(order=every, take=streams, turns=every)
 
 
 def rollout_shapes(layout: Layout) -> Params:
@@ -192,11 +237,11 @@ def _sampling(layout: Layout, group: int, decoding: Decoding | None) -> dict:
     return {"group": group or cfg.group, "max_tokens": cfg.max_tokens, **how}
 
 
-def rollout_plan(layout: Layout, pairs: int, *, group: int = 0) -> Plan:
+def rollout_plan(layout: Layout, pairs: int, *, group: int = 0) -> stages.Plan:
     """In which shapes `group` (0: rollout.group) answers to each of `pairs` are drawn."""
     cfg = layout.cfg.rollout
     how = {"chunk": cfg.chunk, "compact": cfg.compact, "shards": layout.mesh.shape["fsdp"]}
-    return make_plan(pairs, group or cfg.group, cfg.max_tokens, **how)
+    return stages.make_plan(pairs, group or cfg.group, cfg.max_tokens, **how)
 
 
 def _answers_at(layout: Layout, whole: bool) -> NamedSharding:

@@ -223,12 +223,12 @@ def shard_batch(rows: Any, mesh: Mesh) -> Any:
 
 def shard_global(tree: Any, mesh: Mesh) -> Any:
     """Global arrays over `fsdp` from arrays [B, ...] that every process holds in full."""
-    return _place(tree, batch_sharding(mesh))
+    return place_global(tree, batch_sharding(mesh))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Replicated global arrays from arrays that every process holds, equal, in full."""
-    return _place(tree, replicated(mesh))
+    return place_global(tree, replicated(mesh))
 
 
 def process_shares(mesh: Mesh) -> tuple[tuple[int, ...], int]:
@@ -243,14 +243,21 @@ def process_shares(mesh: Mesh) -> tuple[tuple[int, ...], int]:
     return held, mesh.shape["fsdp"]
 
 
-def _place(tree: Any, sharding: NamedSharding) -> Any:
-    def place(leaf):
-        leaf = np.asarray(leaf)
-        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+def place_global(tree: Any, where: Any) -> Any:
+    """Global arrays from arrays that every process holds in full.
 
+    where  a sharding for all of them, or a tree of shardings
+    """
+
+    def place(leaf, at):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, at, lambda index: leaf[index])
+
+    if isinstance(where, NamedSharding):
+        where = jax.tree.map(lambda _: where, tree)
     # This is the explicit transfer: make_array_from_callback does not count as one by itself.
     with jax.transfer_guard_host_to_device("allow"):
-        return jax.tree.map(place, tree)
+        return jax.tree.map(place, tree, where)
 
 
 def _walk(tree: Any, path: str, leaf) -> Any:

@@ -1,7 +1,8 @@
 """Attention: who reads whom, and which implementation computes it, chosen in this one place.
 
-Three passes over whole sequences, `full` (an image's patches), `causal` (prompts) and `answers`
-(answers to their prompt and themselves), each in every implementation:
+Four passes over whole sequences, `full` (an image's patches), `causal` (prompts), `answers`
+(answers to their prompt and themselves) and `packed` (the same, answers behind one another), each
+in every implementation:
 
     xla      all scores at once: the reference
     chunked  the reference, ROWS queries at a time: memory linear in the sequence
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from dig_jax.model import dot_attention as dot
+from dig_jax.model import packed_attention as pack
 from dig_jax.model import plain_attention as plain
 from dig_jax.model import splash
 from dig_jax.model.plain_attention import NEGATIVE
@@ -119,6 +121,37 @@ def answers(
     named = {"xla": plain.answers_xla, "chunked": plain.answers_chunked}
     compute = named.get(kind) or dot.answers_dot(kind)
     return checkpoint_name(compute(q, k, v, prompt, prompt_valid), "o")
+
+
+def packed(
+    kind: str,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    prompt: tuple[jax.Array, jax.Array],
+    prompt_valid: jax.Array,
+    owner: jax.Array,
+    reach: jax.Array,
+    longest: int,
+) -> jax.Array:
+    """`answers` for answers one behind the other, in E streams of N blocks of S tokens.
+
+    q             f[E, N, S, N, H]
+    k, v          f[E, N, S, K, H]
+    prompt        k, v f[E, M, P, K, H]   of the pairs of each stream
+    prompt_valid  bool[E, M, P]
+    owner         i32[E, N]               the pair whose prompt a block reads
+    reach         i32[E, N, S]            how many tokens before itself a token reads
+    longest       the furthest reach is longest - 2
+    ->            f[E, N, S, N, H]
+    """
+    how = {"prompt": prompt, "prompt_valid": prompt_valid, "owner": owner, "reach": reach}
+    how["longest"] = longest
+    if kind.startswith("splash"):
+        return splash.packed(q, k, v, **how, interpret=kind != "splash")
+    named = {"xla": pack.packed_xla, "chunked": pack.packed_chunked}
+    compute = named.get(kind) or pack.packed_dot(kind)
+    return checkpoint_name(compute(q, k, v, **how), "o")
 
 
 def token(

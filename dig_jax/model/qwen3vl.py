@@ -4,13 +4,16 @@ The group axis stays: a pair's prompt (two images and a question) is encoded onc
 shared by the pair's G answers, in sampling and inside the loss. Exact by causality.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dig_jax.model import lora, text, vision
+from dig_jax.model import attention, lora, text, vision
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.inputs import PromptInputs
+from dig_jax.model.packed_attention import of_owner
 from dig_jax.model.params import Params
 from dig_jax.model.placement import place
 
@@ -171,11 +174,62 @@ def score_tokens(
     if length == 1:
         return first
     x = _embed(params, tokens[..., :-1], config)
-    positions = cache.next_position[:, None] + jnp.arange(length - 1)
-    x = text.answer_pass(
-        lora.blocks_of(params, config), x, positions, (cache.k, cache.v), cache.valid, config
-    )
+    positions = cache.next_position[:, None, None] + jnp.arange(length - 1)
+    read = partial(attention.answers, config.attention, prompt_valid=cache.valid)
+    blocks = lora.blocks_of(params, config)
+    x = text.answer_pass(blocks, x, positions, (cache.k, cache.v), read, config)
     return jnp.concatenate([first, final_norm(params, x, config)], axis=2)
+
+
+@struct.dataclass
+class Stream:
+    """Answers one after another: E streams of N blocks of S tokens, M pairs to a stream.
+
+    An answer stands in one stream without a gap, a block's tokens are answers to one pair.
+
+    read     i32[E, N, S]  what is read: the token before the one that is predicted
+    place    i32[E, N, S]  number of the predicted token in its answer
+    owner    i32[E, N]     whose block it is, of the stream's M pairs
+    longest  T: tokens that an answer may have
+    """
+
+    read: jax.Array
+    place: jax.Array
+    owner: jax.Array
+    longest: int = struct.field(pytree_node=False)
+
+    def of_owner(self, a: jax.Array) -> jax.Array:
+        """[E x M, ...] of all pairs -> [E, N, ...] of each block's."""
+        return of_owner(a.reshape(len(self.owner), -1, *a.shape[1:]), self.owner)
+
+
+def score_stream(
+    params: Params, config: ModelConfig, cache: PromptCache, stream: Stream
+) -> jax.Array:
+    """Final hidden states that predict each token of packed answers; `score_tokens` but for that.
+
+    cache  of the E x M pairs
+    ->     f[E, N, S, D]
+    """
+    streams, place = len(stream.owner), stream.place
+    x = _embed(params, stream.read, config)
+    positions = stream.of_owner(cache.next_position)[..., None] + place - 1
+
+    def apart(a, axis):
+        return a.reshape(*a.shape[:axis], streams, -1, *a.shape[axis + 1 :])
+
+    read = partial(
+        attention.packed,
+        config.attention,
+        prompt_valid=apart(cache.valid, 0),
+        owner=stream.owner,
+        reach=jnp.maximum(place - 1, 0),
+        longest=stream.longest,
+    )
+    prompt = (apart(cache.k, 1), apart(cache.v, 1))
+    x = text.answer_pass(lora.blocks_of(params, config), x, positions, prompt, read, config)
+    first = stream.of_owner(cache.hidden)[:, :, None]
+    return jnp.where(place[..., None] == 0, first, final_norm(params, x, config))
 
 
 def empty_answers(config: ModelConfig, cache: PromptCache, group: int, length: int) -> AnswerCache:

@@ -118,25 +118,23 @@ def answer_pass(
     x: jax.Array,
     positions: jax.Array,
     prompt: tuple[jax.Array, jax.Array],
-    prompt_valid: jax.Array,
+    read: Callable[..., jax.Array],
     config: ModelConfig,
 ) -> jax.Array:
-    """All blocks over whole answers: each attends to its pair's prompt and causally to itself.
+    """All blocks over whole answers.
 
-    x             f[B, G, T, D]
-    positions     i32[B, T]             same on all three axes and for all answers of a pair
-    prompt        k, v f[L, B, P, K, H]
-    prompt_valid  bool[B, P]
-    ->            f[B, G, T, D]
+    x          f[B, G, T, D]
+    positions  i32[B, 1 or G, T]    same on all three axes
+    prompt     k, v f[L, ...]
+    read       attention: q f[B, G, T, N, H], new k, v f[B, G, T, K, H], and as `prompt` the k, v
+               of the block -> f[B, G, T, N, H]
+    ->         f[B, G, T, D]
     """
-    angles = angles_of(jnp.repeat(positions[..., None], 3, -1), config)[:, None]
+    angles = angles_of(jnp.repeat(positions[..., None], 3, -1), config)
 
     def step(x, layer):
         p, *shared = layer
-        mix = partial(
-            attention.answers, config.attention, prompt=tuple(shared), prompt_valid=prompt_valid
-        )
-        return block(p, x, angles, config, mix)[0], None
+        return block(p, x, angles, config, partial(read, prompt=tuple(shared)))[0], None
 
     step = recomputed(step, remat=config.remat, layers=config.layers)
     return over_layers(step, x, (blocks, *prompt), layers=config.layers)[0]

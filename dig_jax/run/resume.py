@@ -33,6 +33,8 @@ MAY_CHANGE = (
     "model.attention",
     "model.remat",
     "model.layers",
+    "grpo.packed",
+    "grpo.answer_slices",
 )
 # And after a loss or a metric that was not finite what the message of that stop advises: the
 # steps that are done stay as they are, those to come are another run's, which manifest.json tells.
@@ -185,7 +187,8 @@ def tell_start(cfg: Config, first_step: int) -> str:
     if first_step and first_step in checkpoint.saved_steps(root):
         record = checkpoint.saved_record(root, first_step)
         run = record.get("run")
-        changed = typed.differences(checkpoint.saved_settings(root, first_step), cfg)
+        saved = checkpoint.saved_settings(root, first_step)
+        changed = typed.differences(saved, cfg, lacking=Config())
         accepted = depends.differing(record.get("depends", {}), now) if record else {}
         start |= {"changed": changed} if changed else {}
         start |= {"accepted": accepted} if accepted else {}
@@ -234,7 +237,7 @@ def check_config(cfg: Config, step: int) -> None:
     free = MAY_CHANGE + (AFTER_STOP if stopped else ())
     wrong = {
         path: pair
-        for path, pair in typed.differences(saved, cfg).items()
+        for path, pair in typed.differences(saved, cfg, lacking=Config()).items()
         if not any(path == name or path.startswith(name + ".") for name in free)
     }
     old_stages = [Stage(**stage) for stage in saved["curriculum"]["stages"]]

@@ -46,7 +46,8 @@ def run(fsdp: int, tensor: int) -> dict:
                    out_shardings=programs.state_shardings(on))  # fmt: skip
     state, update = start(params), programs.jit_update(on)
     reward = sharding.shard_global(reward, on.mesh)
-    state, stats, _ = update(state, prompt, images, rollout, reward)
+    plan, _ = programs.plan_update(on, jax.device_get(rollout))
+    state, stats, _ = update(state, prompt, images, rollout, reward, plan)
     return {
         "tokens": np.asarray(rollout.tokens),
         "sampled": np.asarray(rollout.logp),

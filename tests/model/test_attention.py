@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from dig_jax.config import Config, DataConfig, EvalConfig, MeshConfig, ModelSource
+from dig_jax.learner.packing import Packing, make_plan
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model import (
@@ -83,10 +84,45 @@ def answers(kind, q, k, v, prompt_k, prompt_v, valid):
     return attention.answers(kind, q, k, v, (prompt_k, prompt_v), valid)
 
 
+LONGEST, BLOCK = 40, 16
+
+
+@cache
+def packing():
+    """Two streams of two pairs' answers, and which token stands where: i32[E, N, S]."""
+    shapes = Packing(1, 1, devices=2, pairs=2, group=GROUP, longest=LONGEST, block=BLOCK, blocks=18)
+    lengths = np.array([[40, 1, 17], [3, 16, 40], [2, 39, 33], [25, 8, 31]])
+    plan = make_plan(shapes, lengths)
+    assert plan.turns == 1
+    return plan.take[0, 0, 0], plan.order[0]
+
+
+@cache
+def stream_case():
+    """Their queries, keys and values; prompts of unequal length; grouped heads."""
+    take, _ = packing()
+    streams, blocks = take.shape[:2]
+    shape = (streams, blocks, BLOCK)
+    q, k, v = (noise(*shape, heads, 16, seed=heads) for heads in (4, 2, 2))
+    prompts = tuple(noise(streams, 2, PROMPT, 2, 16, seed=s) for s in (5, 6))
+    valid = np.arange(PROMPT) < LENGTHS[:, None]
+    owner = np.maximum(take[:, :, 0], 0) // (GROUP * LONGEST)
+    reach = np.where(take < 0, 0, np.maximum(take % LONGEST - 1, 0))
+    masks = (np.stack([valid, valid[::-1]]), np.int32(owner), np.int32(reach))
+    return (q, k, v, *prompts), masks
+
+
+def packed(kind, q, k, v, prompt_k, prompt_v, valid, owner, reach):
+    return attention.packed(
+        kind, q, k, v, (prompt_k, prompt_v), valid, owner=owner, reach=reach, longest=LONGEST
+    )
+
+
 PASSES = {
     "full": (attention.full, image_case),
     "causal": (attention.causal, prompt_case),
     "answers": (answers, answer_case),
+    "packed": (packed, stream_case),
 }
 ALL = pytest.mark.parametrize("name", PASSES)
 EACH = pytest.mark.parametrize("kind", HERE)
@@ -123,6 +159,42 @@ def gap(one, two) -> float:
 def test_an_implementation_equals_the_reference(name, kind):
     """Values and gradients of queries, keys and values; ragged prompts, ragged canvases."""
     assert gap(run(name, kind), run(name, "xla")) < TOLERANCE
+
+
+def test_packed_answers_are_the_same_answers_one_by_one():
+    """Against `answers`, whose rows are padded; the first token of an answer reads no answer."""
+    (q, k, v, *prompts), (valid, *_) = stream_case()
+    (take, _), count = packing(), 2 * GROUP * LONGEST
+    real = take >= 0
+
+    def alone(a):
+        """[E, M x G x T, ...] of the pairs' padded answers, without their first tokens."""
+        out = np.zeros((len(take), count, *a.shape[3:]), np.float32)
+        for stream, at in enumerate(take):
+            out[stream, at[at >= 0]] = a[stream][at >= 0]
+        return out.reshape(4, GROUP, LONGEST, *a.shape[3:])[:, :, 1:]
+
+    whole = [a.reshape(4, *a.shape[2:]) for a in (*prompts, valid)]
+    expected = answers("xla", *map(alone, (q, k, v)), *whole)
+    expected = np.pad(expected, [(0, 0), (0, 0), (1, 0), (0, 0), (0, 0)]).reshape(2, count, 4, 16)
+    later = real & (take % LONGEST > 0)
+    for stream, out in enumerate(run("packed", "xla")[0]):
+        at = later[stream]
+        assert gap(out[at], expected[stream, take[stream][at]]) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["xla", *HERE])
+@pytest.mark.parametrize("which", ["prompt's padding", "pair", "reach"])
+def test_a_wrong_mask_of_packed_answers_is_seen(kind, which):
+    """Another pair's prompt, a prompt's padding, or one token more than the own answer."""
+    valid, owner, reach = stream_case()[1]
+    wrong = {
+        "prompt's padding": (np.ones_like(valid), owner, reach),
+        "pair": (valid, 1 - owner, reach),
+        "reach": (valid, owner, reach + (reach > 0) * (reach < LONGEST - 2)),
+    }
+    found = run("packed", kind, masks=wrong[which])[0]
+    assert gap(found, run("packed", "xla")[0]) > 1000 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["full", "answers"])
@@ -204,11 +276,33 @@ def test_the_answers_mask_is_the_one_it_describes():
         splash.AnswersMask(queries=2**20, keys=2**20, prompt=0, answer=2**15)
 
 
+def test_a_streams_mask_is_the_one_it_describes():
+    """By the numbers of its rows; of a block that one of them reads the host knows that it is
+    neither open nor closed as a whole, so that the kernel asks."""
+    rng, queries, keys, prompts, longest = np.random.default_rng(0), 64, 80, 16, 11
+    mask = splash.StreamMask(queries, keys, prompts=prompts, longest=longest)
+    reach = np.minimum(rng.integers(0, longest + 1, queries), np.arange(queries))
+    found = mask.mask_function(mask.rows_of(reach)[:, None], np.arange(keys))
+    for row in range(queries):
+        for column in range(keys):
+            own = column - prompts
+            expected = own < 0 or row - reach[row] <= own <= row
+            assert found[row, column] == expected, (row, column)
+    widest = mask.mask_function(mask.q_sequence[:, None], np.arange(keys))
+    for row, column in itertools.product(range(0, queries, 8), range(prompts, keys, 8)):
+        block = (slice(row, row + 8), slice(column, column + 8))
+        told = mask[block]
+        assert not told.all()
+        assert told.any() or not widest[block].any()
+    with pytest.raises(ValueError, match=r"does not fit the mask's 31 bits"):
+        splash.StreamMask(2**20, 2**20, prompts=0, longest=2**15)
+
+
 def shapes_of(case, *, head_dim: int, batch: int | None = None, where=lambda a: None):
     """A case's shapes in bfloat16, with another head_dim and batch."""
     arrays, masks = case()
     resized = [jax.ShapeDtypeStruct((*a.shape[:-1], head_dim), jnp.bfloat16) for a in arrays]
-    resized += [jax.ShapeDtypeStruct(m.shape, bool) for m in masks]
+    resized += [jax.ShapeDtypeStruct(m.shape, m.dtype) for m in masks]
     resized = [s.update(shape=(batch or s.shape[0], *s.shape[1:])) for s in resized]
     return [s.update(sharding=where(s)) for s in resized]
 
@@ -229,7 +323,7 @@ def test_splash_lowers_for_a_tpu_without_one(name, head_dim):
     """Mosaic accepts forward and backward kernels; compiling them takes libtpu."""
     traced = jax.jit(gradient(name, "splash")).trace(*shapes_of(PASSES[name][1], head_dim=head_dim))
     program = traced.lower(lowering_platforms=("tpu",)).as_text()
-    assert program.count("tpu_custom_call") == (3 if name == "answers" else 2)
+    assert program.count("tpu_custom_call") == (3 if name in ("answers", "packed") else 2)
 
 
 def layout_on(mesh) -> Layout:
@@ -270,7 +364,7 @@ def test_splash_on_a_mesh_equals_the_reference(name, fsdp, tensor):
     assert gap(jax.device_get(found), expected) < TOLERANCE
 
 
-@ALL
+@pytest.mark.parametrize("name", ["full", "causal", "answers"])
 def test_chunked_memory_is_linear_in_the_sequence(name):
     """Four times the length: the reference's scores grow 16-fold, the chunks' 4-fold."""
 
