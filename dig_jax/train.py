@@ -27,7 +27,7 @@ from dig_jax.mesh.distributed import joined
 from dig_jax.mesh.notice import stop_on_notice
 from dig_jax.run import checkpoint, memory, papers, resume
 from dig_jax.run.dryrun import dry_run
-from dig_jax.run.experience import Experience, make_draw
+from dig_jax.run.experience import Experience, learned_reward, make_draw
 from dig_jax.run.guard import stop_if_not_finite
 from dig_jax.run.runlog import RunLog
 from dig_jax.run.samples import make_sample_log
@@ -69,7 +69,7 @@ def train(session: Session, steps: int | None = None) -> None:
             key = jax.random.fold_in(root, step)
             drawn, redrawn = draw(state.params, prompt, batch, key, partial(spare, step))
             with log.timed("update"):
-                reward = sharding.shard_global(drawn.reward.total, mesh)
+                reward = sharding.shard_global(learned_reward(cfg, drawn.reward), mesh)
                 turns, used = programs.plan_update(session, drawn.host)
                 experience = (prompt, drawn.images, drawn.rollout, reward)
                 state, stats, answers = update(state, *experience, turns)

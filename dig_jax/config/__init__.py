@@ -19,7 +19,12 @@ from dig_jax.config.mesh import MeshConfig
 from dig_jax.config.model import LoraConfig, ModelSource
 from dig_jax.config.optim import OptimConfig
 from dig_jax.config.prompt import PromptConfig
-from dig_jax.config.reward import REWARD_FUNCTIONS, REWARD_PRESETS, RewardConfig
+from dig_jax.config.reward import (
+    REWARD_FUNCTIONS,
+    REWARD_PRESETS,
+    RewardConfig,
+    published_reward,
+)
 from dig_jax.config.rollout import RolloutConfig
 from dig_jax.config.tree import Config, best_score
 
@@ -47,6 +52,7 @@ __all__ = [
     "config_text",
     "from_json",
     "load_config",
+    "published_reward",
     "to_json",
     "validation_scores",
 ]

@@ -39,7 +39,11 @@ def from_json(text: str) -> Config:
     return typed.from_plain(Config, plain)
 
 
-_LATER = {"grpo": ("packed",)}  # fields that came later: as they were without, hashes hold
+# Fields that came later: at their defaults all is as it was without them, and so is the hash.
+_LATER = {
+    "grpo": ("packed", "sapo_up", "sapo_down", "mismatch", "mismatch_level", "mismatch_cap",
+             "entropy_share"),
+}  # fmt: skip
 
 
 def config_hash(config: Config) -> str:

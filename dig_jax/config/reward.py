@@ -45,6 +45,12 @@ class RewardConfig:
         remedy = "give cost_l1, cost_giou or cost_iou a weight"
         require(cost > 0, "reward.cost_*", cost, "makes every match equal", remedy)
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """What DiG's reward adds up, by name, with the weights."""
+        parts = {"format": self.w_format, "f1": self.w_f1, "iou": self.w_iou}
+        return parts | ({"overlong": self.overlong_weight} if self.overlong_buffer else {})
+
 
 def _check_function(name: str) -> None:
     """A function of the user's own is imported when the session opens, not here."""
@@ -54,6 +60,24 @@ def _check_function(name: str) -> None:
     guess = f"did you mean {near[0]!r}? " if near and not colon else ""
     remedy = f"{guess}use one of {', '.join(REWARD_FUNCTIONS)}, or your own as module:function"
     require(ok, "reward.function", name, "names no reward", remedy)
+
+
+def published_reward(
+    *, alpha: float, lambda_f1: float, lambda_iou: float, **others
+) -> RewardConfig:
+    """The reward as the paper names its weights.
+
+    alpha                  share of the format, in [0, 1]
+    lambda_f1, lambda_iou  weights of F1 and mean IoU in the rest
+    others                 further fields of RewardConfig
+
+    R = alpha format + (1 - alpha) (lambda_f1 F1 + lambda_iou IoU); how alpha enters is our reading.
+    Any w_format, w_f1, w_iou are some alpha and lambdas times a number (lambda_i = w_i / (1 -
+    alpha)), and an advantage that is divided by a standard deviation does not see that number.
+    """
+    require(0 <= alpha <= 1, "alpha", alpha, "is outside [0, 1]", "use the format's share")
+    rest = 1 - alpha
+    return RewardConfig(w_format=alpha, w_f1=rest * lambda_f1, w_iou=rest * lambda_iou, **others)
 
 
 REWARD_PRESETS = {  # the paper's ablation rows

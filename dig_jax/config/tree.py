@@ -53,6 +53,9 @@ class Config:
         require(ok, "optim.freeze", self.optim.freeze, rule, "drop one of the two")
         _check_validation(self)
         _check_overlong(self)
+        ok = self.grpo.advantage != "parts" or self.reward.function == "dig"
+        rule = f"needs DiG's parts, but reward.function={self.reward.function!r} has one value"
+        require(ok, "grpo.advantage", self.grpo.advantage, rule, "use advantage=group")
         decays = self.optim.schedule != "constant"
         ok = not decays or self.optim.warmup < self.steps
         rule = f"leaves no step of steps={self.steps} to decay"

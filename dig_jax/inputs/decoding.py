@@ -15,7 +15,6 @@ _NEUTRAL = {
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
     "no_repeat_ngram_size": (None, 0),
-    "min_p": (None, 0),
     "typical_p": (None, 1),
     "num_beams": (None, 1),
 }
@@ -28,12 +27,14 @@ class Decoding:
     temperature: float  # 0 is greedy
     top_k: int = 0  # of the likeliest tokens; 0 = all
     top_p: float = 1.0  # smallest set of tokens with this much probability, (0, 1]; 1 = all
+    min_p: float = 0.0  # of the likeliest token's probability, below which none is; 0 = all
 
     def __post_init__(self):
         for name, ok, rule in (
             ("temperature", self.temperature >= 0, "is below 0"),
             ("top_k", self.top_k >= 0, "is below 0"),
             ("top_p", 0 < self.top_p <= 1, "is outside (0, 1]"),
+            ("min_p", 0 <= self.min_p <= 1, "is outside [0, 1]"),
         ):
             if not ok:
                 raise ValueError(f"decoding: {name}={getattr(self, name)} {rule}")
@@ -41,10 +42,10 @@ class Decoding:
     def __str__(self) -> str:
         if not self.temperature:
             return "greedy"
-        cut = f", top_k {self.top_k}" if self.top_k else ""
-        return f"temperature {self.temperature}{cut}" + (
-            f", top_p {self.top_p}" if self.top_p < 1 else ""
-        )
+        cuts = [f"temperature {self.temperature}"]
+        cuts += [f"top_k {self.top_k}"] if self.top_k else []
+        cuts += [f"top_p {self.top_p}"] if self.top_p < 1 else []
+        return ", ".join(cuts + ([f"min_p {self.min_p}"] if self.min_p else []))
 
 
 def read_decoding(folder: str | Path) -> Decoding:
@@ -73,4 +74,5 @@ def read_decoding(folder: str | Path) -> Decoding:
     temperature = found.number("temperature") if found.has("temperature") else 1.0
     top_k = found.count("top_k", least=0) if found.has("top_k") else 0
     top_p = found.number("top_p", most=1) if found.has("top_p") else 1.0
-    return Decoding(temperature, top_k, top_p)
+    min_p = found.number("min_p", least=0, most=1) if found.get("min_p") else 0.0
+    return Decoding(temperature, top_k, top_p, min_p)

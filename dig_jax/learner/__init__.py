@@ -2,7 +2,8 @@
 
 grpo         the update of a step
 state        what a checkpoint holds, and what a stage changes
-gradient     loss and gradient of a minibatch, in slices
+gradient     loss and gradient of a minibatch, in slices of its pairs
+slices, turns, packing       which pairs and answers are computed together
 advantage, objective, loss   the pieces and their published variants
 optim        AdamW whose rate is a function of the step
 trainable    which parameters move

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dig_jax.config import GrpoConfig
 from dig_jax.learner.loss import Answers, Unmoved, token_loss
 from dig_jax.learner.packing import Plan
+from dig_jax.learner.slices import join_pairs, pair_slices, turns_of
 from dig_jax.learner.trainable import join
 from dig_jax.learner.turns import make_turn_scorer, over_turns
 from dig_jax.model.config import ModelConfig
@@ -95,27 +96,3 @@ def _make_answer_gradient(cfg: GrpoConfig, config: ModelConfig, *, temperature: 
 def _floats(cache: PromptCache) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What a gradient can pass through."""
     return cache.k, cache.v, cache.hidden
-
-
-def pair_slices(tree, count: int, plan: Plan | None = None):
-    """[B, ...] -> [count, B/count, ...], as `plan` deals them.
-
-    Without, slice i takes pairs i, i + count, ...: interleaved, so that a batch sharded over
-    devices keeps every slice spread over all of them.
-    """
-    if plan is None:
-        return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)
-    return jax.tree.map(lambda a: a[plan.order].reshape(count, -1, *a.shape[1:]), tree)
-
-
-def join_pairs(tree, plan: Plan | None = None):
-    """The inverse of `pair_slices`."""
-    if plan is None:
-        return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)
-    back = jnp.argsort(plan.order)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[back], tree)
-
-
-def turns_of(plan: Plan | None):
-    """What `over_turns` takes of a plan, by slice; None: padded."""
-    return None if plan is None else (plan.take, plan.turns)

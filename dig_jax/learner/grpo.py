@@ -11,7 +11,7 @@ The loss of one minibatch of B pairs with G answers each, by default:
 With one update per rollout, `old` is the policy itself and the ratio exactly 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -19,18 +19,22 @@ import jax.numpy as jnp
 
 from dig_jax.config import GrpoConfig
 from dig_jax.learner.advantage import group_advantage
-from dig_jax.learner.gradient import join_pairs, make_gradient, pair_slices, turns_of
+from dig_jax.learner.gradient import make_gradient
 from dig_jax.learner.loss import Answers, Unmoved
-from dig_jax.learner.objective import kl_penalty, token_weights, trained_tokens
+from dig_jax.learner.objective import (
+    kl_penalty,
+    most_uncertain,
+    token_weights,
+    trained_tokens,
+)
 from dig_jax.learner.optim import Optimizer
 from dig_jax.learner.packing import Plan
+from dig_jax.learner.slices import join_pairs, pair_slices
 from dig_jax.learner.state import TrainState, as_reference, fetched
 from dig_jax.learner.trainable import join, split
-from dig_jax.learner.turns import make_turn_scorer
+from dig_jax.learner.turns import make_scores
 from dig_jax.model.config import ModelConfig
-from dig_jax.model.qwen3vl import encode_prompt
 from dig_jax.sampler.rollout import Rollout
-from dig_jax.sampler.scorer import make_scorer
 
 
 def make_update(
@@ -40,15 +44,17 @@ def make_update(
     trained: frozenset[str],
     *,
     temperature: float,
+    part_weights: Sequence[float] = (),
 ) -> Callable:
     """Bind the statics; returns update(state, prompt, images, rollout, reward, plan=None).
 
-    trained   paths of the parameters that move (`trainable.trained_names`)
+    trained       paths of the parameters that move (`trainable.trained_names`)
+    part_weights  of the reward's parts, with `advantage` "parts"
 
     prompt    PromptInputs of B rows
     images    u8[B, I, Y, X, 3], or SeenImages
     rollout   Rollout of the B pairs
-    reward    f32[B, G]
+    reward    f32[B, G]; with `advantage` "parts" f32[B, G, parts]
     plan      how answers are packed (`packing.make_plan`); None: all of them T tokens long
     ->        TrainState with `step` advanced; metrics f32[] by name; and of every answer the
               advantage f32[B, G] and the parts of the loss f32[updates, B / minibatches, G]
@@ -58,7 +64,7 @@ def make_update(
     One without a gradient, all of whose groups are flat or whose answers are masked, moves neither
     weights nor moments, by which earlier gradients would go on; `moved` is the share of others.
     """
-    judge = make_judge(cfg, config, temperature=temperature)
+    judge = make_judge(cfg, config, temperature=temperature, part_weights=part_weights)
     gradient = make_gradient(cfg, config, temperature=temperature)
 
     def update(state: TrainState, prompt, images, rollout: Rollout, reward, plan=None):
@@ -95,7 +101,9 @@ def make_update(
     return update
 
 
-def make_judge(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
+def make_judge(
+    cfg: GrpoConfig, config: ModelConfig, *, temperature: float, part_weights: Sequence[float] = ()
+) -> Callable:
     """Bind the statics; returns judge(part, frozen, reference, pairs, rollout, reward, plan).
 
     reference  the trained parameters that the KL pulls towards; None without
@@ -103,65 +111,37 @@ def make_judge(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> C
                it is and of the reference, as far as the loss needs them; which groups are flat,
                bool[B]
     """
-    score = _make_score(cfg, config, temperature=temperature)
+    score = make_scores(cfg, config, temperature=temperature)
     shaped = cfg.kl_coef > 0 and cfg.kl_in == "reward"
-    several = cfg.epochs * cfg.minibatches > 1
+    several, share = cfg.epochs * cfg.minibatches > 1, cfg.entropy_share
 
     def judge(part, frozen, reference, pairs, rollout: Rollout, reward, plan: Plan | None):
-        old = theirs = None
-        if several or shaped:
-            old = score(join(part, frozen), pairs, rollout.tokens, plan)
+        old = theirs = chosen = None
+        if several or shaped or share < 1:
+            old, entropy = score(join(part, frozen), pairs, rollout.tokens, plan)
         if cfg.kl_coef:
-            theirs = score(join(reference, frozen), pairs, rollout.tokens, plan)
+            theirs, _ = score(join(reference, frozen), pairs, rollout.tokens, plan)
         if shaped:
             compared = jnp.where(_unmoved(cfg, part, reference), old, theirs)
             gap = jnp.where(rollout.valid, kl_penalty(old, compared, cfg), 0.0)
             reward = reward - cfg.kl_coef * gap.sum(-1)
-        advantage, flat = group_advantage(cfg, reward)
+        advantage, flat = group_advantage(cfg, reward, part_weights)
+        trained = trained_tokens(rollout.valid, rollout.ended, cfg)
+        if share < 1:
+            minibatches = pair_slices((entropy, trained), cfg.minibatches)
+            chosen = join_pairs(jax.vmap(partial(most_uncertain, share=share))(*minibatches))
         answers = Answers(
             tokens=rollout.tokens,
-            weight=trained_tokens(rollout.valid, rollout.ended, cfg).astype(jnp.float32),
+            weight=trained.astype(jnp.float32),
             sampled=rollout.logp,
             old=old if several else None,
             reference=theirs,
             advantage=advantage,
+            chosen=chosen,
         )
         return answers, flat
 
     return judge
-
-
-def _make_score(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
-    """score(params, pairs, tokens, plan) -> log-probs f32[B, G, T]; those that are not planned: 0.
-
-    In the slices and turns of the update: equal shapes give equal bits.
-    """
-    how = {"temperature": temperature, "chunk": cfg.vocab_chunk}
-    padded = make_scorer(config, slices=cfg.answer_slices, **how)
-    scorer = make_turn_scorer(config, **how)
-
-    def slice_logp(params, prompt, images, tokens, turns):
-        if turns is None:
-            return padded(params, prompt, images, tokens)[0]
-        take, count = turns
-        cache = encode_prompt(params, config, prompt, images)
-
-        def add(number, known):
-            logp, _, here = scorer(params, cache, tokens, take[number])
-            return jnp.where(here, logp, known)
-
-        return jax.lax.fori_loop(0, count, add, jnp.zeros(tokens.shape, jnp.float32))
-
-    def score(params, pairs, tokens, plan: Plan | None):
-        def minibatch(some):
-            *inputs, plan = some
-            slices = (*pair_slices(tuple(inputs), cfg.accumulate, plan), turns_of(plan))
-            return join_pairs(jax.lax.map(lambda one: slice_logp(params, *one), slices), plan)
-
-        minibatches = pair_slices((*pairs, tokens), cfg.minibatches)
-        return join_pairs(jax.lax.map(minibatch, (*minibatches, plan)))
-
-    return score
 
 
 def _unmoved(cfg: GrpoConfig, part, reference) -> jax.Array | bool:

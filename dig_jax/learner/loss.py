@@ -10,7 +10,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from dig_jax.config import GrpoConfig
-from dig_jax.learner.objective import importance_ratio, kl_penalty, kl_per_token, surrogate
+from dig_jax.learner.objective import (
+    importance_ratio,
+    kl_penalty,
+    kl_per_token,
+    mismatch_weight,
+    surrogate,
+)
 
 
 @struct.dataclass
@@ -23,6 +29,7 @@ class Answers:
     old        f32[B, G, T]   log-probs before the first update; None: the policy's own
     reference  f32[B, G, T]   the reference's log-probs; None without KL
     advantage  f32[B, G]
+    chosen     bool[B, G, T]  tokens whose objective counts; None: all that are trained
     """
 
     tokens: jax.Array
@@ -31,6 +38,7 @@ class Answers:
     old: jax.Array | None
     reference: jax.Array | None
     advantage: jax.Array
+    chosen: jax.Array | None = None
 
 
 class Unmoved(NamedTuple):
@@ -69,7 +77,12 @@ def token_loss(
     old = own if batch.old is None else jnp.where(unmoved.old, own, kept(batch.old))
     advantage = jnp.broadcast_to(batch.advantage[..., None], logp.shape)
     ratio = importance_ratio(logp, old, trained, cfg)
-    terms = {"policy": -surrogate(logp, ratio, advantage, cfg)}
+    objective = surrogate(logp, ratio, advantage, cfg)
+    if batch.chosen is not None:
+        objective = jnp.where(batch.chosen, objective, 0.0)
+    if cfg.mismatch != "none":
+        objective = mismatch_weight(old, sampled, trained, cfg) * objective
+    terms = {"policy": -objective}
     up, down, gap = advantage > 0, advantage < 0, jnp.abs(logp - sampled)
     sums = {
         "entropy": entropy,

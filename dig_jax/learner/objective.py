@@ -2,7 +2,7 @@
 
 All work on f32[B, G, T] and know nothing of models. What a token contributes is
 
-    -objective(ratio, advantage) + kl_coef * KL - entropy_coef * entropy
+    -objective(ratio, advantage) x mismatch weight + kl_coef * KL - entropy_coef * entropy
 
 and `token_weights` says with which weight; the weights are those of the whole minibatch, so that
 slices of any size add up to the same loss.
@@ -26,8 +26,30 @@ def importance_ratio(
     ->         f32[B, G, T]   importance "token": of each token; "sequence": exp of the answer's
                *mean* log-ratio, the same for all its tokens (a sum would shrink with the length)
     """
-    gap = logp - old
-    if cfg.importance == "sequence":
+    return _ratio(logp - old, valid, cfg.importance)
+
+
+def mismatch_weight(
+    own: jax.Array, sampled: jax.Array, valid: jax.Array, cfg: GrpoConfig
+) -> jax.Array:
+    """What the objective of a token is multiplied by, as sampler and learner are two programs.
+
+    own, sampled  f32[B, G, T]   the learner's log-probs before the first update, the sampler's
+    ->            f32[B, G, T]   exactly 1 where they are equal
+
+    "truncate" (TIS): their ratio, at most mismatch_cap. "mask" (MIS): 0 where it is beyond that or
+    below its inverse. A sequence's ratio is exp of the *mean* gap, as in `importance_ratio`.
+    """
+    ratio = _ratio(own - sampled, valid, cfg.mismatch_level)
+    if cfg.mismatch == "truncate":
+        return jnp.minimum(ratio, cfg.mismatch_cap)
+    inside = (ratio <= cfg.mismatch_cap) & (ratio >= 1 / cfg.mismatch_cap)
+    return jnp.where(inside, ratio, 0.0)
+
+
+def _ratio(gap: jax.Array, valid: jax.Array, level: str) -> jax.Array:
+    """exp of log-ratios f32[B, G, T], of each token or of its answer's mean."""
+    if level == "sequence":
         count = jnp.maximum(valid.sum(-1, keepdims=True), 1)
         mean = jnp.where(valid, gap, 0.0).sum(-1, keepdims=True) / count
         gap = jnp.broadcast_to(mean, gap.shape)
@@ -43,8 +65,13 @@ def surrogate(
     ->                      f32, same shape
 
     "clip": min(ratio A, clipped A), and not below dual_clip * A where A < 0. "cispo": the clipped
-    ratio is a constant weight of A logp, so that no token loses its gradient.
+    ratio is a constant weight of A logp, so that no token loses its gradient. "sapo": a gate
+    4 / slope x sigmoid(slope (ratio - 1)) in place of the ratio, whose derivative is 1 at a ratio
+    of 1 and fades to both sides (SAPO, arXiv 2511.20347).
     """
+    if cfg.objective == "sapo":
+        slope = jnp.where(advantage > 0, cfg.sapo_up, cfg.sapo_down)
+        return 4 / slope * jax.nn.sigmoid(slope * (ratio - 1)) * advantage
     clipped = jnp.clip(ratio, 1 - cfg.clip_low, 1 + cfg.clip_high)
     if cfg.objective == "cispo":
         return jax.lax.stop_gradient(clipped) * advantage * logp
@@ -88,6 +115,19 @@ def trained_tokens(valid: jax.Array, ended: jax.Array, cfg: GrpoConfig) -> jax.A
     valid  bool[B, G, T];  ended  bool[B, G]
     """
     return valid & ended[..., None] if cfg.truncated == "mask" else valid
+
+
+def most_uncertain(entropy: jax.Array, trained: jax.Array, share: float) -> jax.Array:
+    """The trained tokens of a minibatch with the highest entropy, bool[B, G, T].
+
+    entropy  f32[B, G, T];  trained  bool[B, G, T]
+    share    of the trained tokens, rounded up; what ties with the last of them is in too
+
+    Beyond the 80/20 rule (arXiv 2506.01939): the others carry the answer, these decide it.
+    """
+    ranked = jnp.sort(jnp.where(trained, entropy, -jnp.inf).ravel(), descending=True)
+    count = jnp.ceil(share * trained.sum()).astype(jnp.int32)
+    return trained & (entropy >= ranked[jnp.maximum(count - 1, 0)])
 
 
 def token_weights(trained: jax.Array, cfg: GrpoConfig) -> jax.Array:

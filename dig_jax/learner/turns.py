@@ -13,12 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dig_jax.config import GrpoConfig
 from dig_jax.learner.loss import Answers
+from dig_jax.learner.packing import Plan
+from dig_jax.learner.slices import join_pairs, pair_slices, turns_of
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.logprob import banned_tokens, token_logp
 from dig_jax.model.packed_attention import of_owner
-from dig_jax.model.qwen3vl import PromptCache, Stream, score_stream, unembed
-from dig_jax.sampler.scorer import group_slices, join_groups, make_answer_scorer
+from dig_jax.model.qwen3vl import PromptCache, Stream, encode_prompt, score_stream, unembed
+from dig_jax.sampler.scorer import group_slices, join_groups, make_answer_scorer, make_scorer
 
 
 def make_turn_scorer(config: ModelConfig, *, temperature: float, chunk: int) -> Callable:
@@ -95,3 +98,40 @@ def over_turns(turn: Callable, carry: Any, answers: Answers, plan, slices: int):
     shapes = jax.eval_shape(turn, carry, answers, take[0])[1]
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.fori_loop(0, turns, add, (carry, nothing))
+
+
+def make_scores(cfg: GrpoConfig, config: ModelConfig, *, temperature: float) -> Callable:
+    """Bind the statics; returns score(params, pairs, tokens, plan) -> (logp, entropy).
+
+    pairs   (PromptInputs of B rows, images);  tokens  i32[B, G, T]
+    plan    packing.Plan; None: padded
+    ->      f32[B, G, T] twice, nats; 0 for tokens that are not planned
+
+    In the slices and turns of the update: equal shapes give equal bits.
+    """
+    how = {"temperature": temperature, "chunk": cfg.vocab_chunk}
+    padded = make_scorer(config, slices=cfg.answer_slices, **how)
+    scorer = make_turn_scorer(config, **how)
+
+    def of_slice(params, prompt, images, tokens, turns):
+        if turns is None:
+            return padded(params, prompt, images, tokens)
+        take, count = turns
+        cache = encode_prompt(params, config, prompt, images)
+
+        def add(number, known):
+            *scores, here = scorer(params, cache, tokens, take[number])
+            return tuple(jnp.where(here, *pair) for pair in zip(scores, known, strict=True))
+
+        return jax.lax.fori_loop(0, count, add, (jnp.zeros(tokens.shape, jnp.float32),) * 2)
+
+    def score(params, pairs, tokens, plan: Plan | None):
+        def minibatch(some):
+            *inputs, plan = some
+            slices = (*pair_slices(tuple(inputs), cfg.accumulate, plan), turns_of(plan))
+            return join_pairs(jax.lax.map(lambda one: of_slice(params, *one), slices), plan)
+
+        minibatches = pair_slices((*pairs, tokens), cfg.minibatches)
+        return join_pairs(jax.lax.map(minibatch, (*minibatches, plan)))
+
+    return score

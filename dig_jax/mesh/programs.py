@@ -79,6 +79,7 @@ def jit_update(layout: Layout) -> Callable:
         optimizer_of(layout),
         layout.trained,
         temperature=cfg.rollout.temperature,
+        part_weights=tuple(cfg.reward.parts.values()),
     )
 
     def spread_update(state, prompt, images, rollout, reward, plan):

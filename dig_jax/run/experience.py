@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dig_jax.config import Config
 from dig_jax.data.feed.batch import Batch
 from dig_jax.learner.advantage import flat_groups
 from dig_jax.mesh import distributed, programs, sharding
@@ -45,6 +46,16 @@ class Experience:
     texts: list[list[str]]
     reward: Reward
     parsed: list[list[Parsed]]
+
+
+def learned_reward(cfg: Config, reward: Reward) -> np.ndarray:
+    """What an update is given of rewards: f32[B, G], or of their parts f32[B, G, parts].
+
+    reward  in NumPy
+    """
+    if cfg.grpo.advantage != "parts":
+        return reward.total
+    return np.stack([reward.parts[name] for name in cfg.reward.parts], axis=-1)
 
 
 def make_draw(session: Session, timed: Callable) -> Callable[..., tuple[Experience, int]]:

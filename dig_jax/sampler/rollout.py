@@ -126,16 +126,19 @@ def make_decoder(
     temperature: float,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> Decoder:
     """Bind the statics of a sampler's parts.
 
     group        G, answers per pair
     max_tokens   T, end token included
     temperature  > 0 samples; 0 is greedy, ignores the key and reports log-probs at 1
-    top_k, top_p see `keep_likeliest`; for evaluation alone: reported log-probs stay those of the
+    top_k, top_p, min_p
+                 see `keep_likeliest`; for evaluation alone: reported log-probs stay those of the
                  whole distribution, so a truncated sample must not be trained on
     """
-    pick = make_pick(config, temperature=temperature, top_k=top_k, top_p=top_p)
+    how = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+    pick = make_pick(config, temperature=temperature, **how)
     stops = jnp.asarray(config.eos_tokens)
 
     def start(params: Params, prompt: PromptInputs, images, length: int):

@@ -4,6 +4,7 @@ Everything here is element by element or a sum over the vocabulary, so that logi
 is split over devices stay where they are: nothing is sorted, and only one number per row travels.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,7 +15,12 @@ from dig_jax.model.logprob import BAN, answer_logits, banned_tokens, logits_logp
 
 
 def make_pick(
-    config: ModelConfig, *, temperature: float, top_k: int = 0, top_p: float = 1.0
+    config: ModelConfig,
+    *,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Bind the statics; returns pick(hidden, head, key, rows) -> (token, logp).
 
@@ -30,7 +36,7 @@ def make_pick(
         logits = answer_logits(hidden, head, temperature=temperature or 1.0, banned=banned)
         scores = logits
         if temperature:
-            scores = keep_likeliest(logits, top_k, top_p)
+            scores = keep_likeliest(logits, top_k, top_p, min_p)
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows.reshape(-1))
             noise = jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:]))(keys)
             scores += noise.reshape(logits.shape)
@@ -50,13 +56,14 @@ def first_highest(scores: jax.Array) -> jax.Array:
     return jnp.where(highest, ids, scores.shape[-1] - 1).min(-1)
 
 
-def keep_likeliest(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
-    """Bans all but the likeliest tokens (HF `TopKLogitsWarper`, then `TopPLogitsWarper`).
+def keep_likeliest(logits: jax.Array, top_k: int, top_p: float, min_p: float = 0.0) -> jax.Array:
+    """Bans all but the likeliest tokens (HF `TopKLogitsWarper`, `TopPLogitsWarper`, then `MinP`).
 
     logits  f32[..., V]   already scaled by the temperature
     top_k   tokens kept, and whatever ties with the last of them; 0 = all
     top_p   probability kept: those tokens go whose probability, with all less likely ones, is
             at most 1 - top_p; of equal ones the first goes first; the likeliest stays; 1 = all
+    min_p   tokens go that are less than this times as likely as the likeliest; 0 = none
     ->      f32[..., V]   the same array where nothing is asked for
 
     The threshold is found by bisection over the bits of a float, 32 sums over the vocabulary.
@@ -67,6 +74,9 @@ def keep_likeliest(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
         logits = jnp.where(order < least, BAN, logits)
     if top_p < 1:
         logits = jnp.where(_unlikely(logits, 1 - top_p), BAN, logits)
+    if min_p:
+        floor = logits.max(-1, keepdims=True) + math.log(min_p)
+        logits = jnp.where(logits < floor, BAN, logits)
     return logits
 
 

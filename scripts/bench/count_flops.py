@@ -10,16 +10,21 @@ of the traced program, the reference, recomputation and masked halves included, 
 attention. "tower" is whether
 the vision tower is trained: the flattened learner then sees its images G times, forwards and
 backwards; a frozen one is encoded before and is in neither. Nothing is computed or timed.
+
+With --thoughts MEDIAN answers have log-normal lengths (sigma 1) cut at --tokens: 64 pairs of them,
+packed as the update packs them, beside the flattened learner that pads all of them.
 """
 
 import argparse
 
 import jax
+import numpy as np
 
 from dig_jax.common import typed
 from dig_jax.common.commandline import clear_errors, place_of
 from dig_jax.config import Config, load_config
-from dig_jax.mesh import flops, sharding
+from dig_jax.learner.packing import make_plan, used
+from dig_jax.mesh import flops, programs, sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.sizes import released
@@ -27,6 +32,8 @@ from dig_jax.run.session import computed_as
 from tpu.phases import PromptShape, phases
 from tpu.prompt_shape import bound
 
+THOUGHTS = ("answers", "longest", "mean", "tower", "TFLOP, flattened and padded",
+            "shared and packed", "ratio", "real tokens")  # fmt: skip
 HEADING = ("answers", "tokens", "tower", "TFLOP, flattened", "shared", "ratio", "by formula")
 
 
@@ -53,7 +60,37 @@ def of_one_pair(cfg: Config, changes: list[str]) -> Config:
     """The config's update on one device, all answers at once."""
     plain = ["mesh.fsdp=1", "mesh.tensor=1", "grpo.accumulate=1", "grpo.minibatches=1"]
     plain += ["grpo.answer_slices=1", "model.attention=xla", "pairs_per_step=1", "eval.batch=1"]
+    plain += ["grpo.packed=false"]
     return typed.override(cfg, [*plain, *changes])
+
+
+def thoughts(median: float, longest: int, group: int, pairs: int = 64) -> np.ndarray:
+    """Lengths i[pairs, G] as long thoughts have them."""
+    drawn = median * np.exp(np.random.default_rng(0).standard_normal((pairs, group)))
+    return np.clip(np.ceil(drawn), 1, longest).astype(int)
+
+
+def packed_row(
+    cfg: Config, model: ModelConfig, shape: PromptShape, lengths: np.ndarray, *, frozen: bool
+) -> tuple[str, ...]:
+    """The flattened learner's FLOPs, all answers padded, beside those of packed answers.
+
+    A slice of the update holds a 16th of the pairs; its turns are those of `lengths`.
+    """
+    settings = [f"pairs_per_step={len(lengths)}", "grpo.accumulate=16", "eval.batch=1"]
+    many = typed.override(cfg, [*settings, "grpo.packed=true"])
+    layout = Layout(many, sharding.make_mesh(cfg.mesh, jax.devices()[:1]),
+                    computed_as(many, model, "cpu"))  # fmt: skip
+    packing = programs.update_packing(layout)
+    plan = make_plan(packing, lengths)
+    update = phases(layout, shape)["update"]
+    ours = flops.traced_flops(update.program, *update.given, turns=float(plan.turns.mean()))
+    alone = lengths.size * of_one_answer(cfg, model, shape)
+    cells = (f"{alone / 1e12:.0f}", f"{ours / 1e12:.0f}", f"{alone / ours:.2f}")
+    share = used(packing, plan, lengths)
+    tower = "frozen" if frozen else "trained"
+    named = (f"{lengths.shape[1]}", f"{cfg.rollout.max_tokens}", f"{lengths.mean():.0f}", tower)
+    return (*named, *cells, f"{share:.2f}")
 
 
 def row(cfg: Config, model: ModelConfig, shape: PromptShape, *, frozen: bool) -> tuple[str, ...]:
@@ -77,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config", type=place_of, default="configs/pod_4b.py")
     parser.add_argument("--groups", type=int, nargs="+", default=[8, 16], help="answers per pair")
     parser.add_argument("--tokens", type=int, nargs="+", default=[96, 1024, 2048])
+    parser.add_argument("--thoughts", type=float, metavar="MEDIAN", help="of log-normal lengths")
     args = parser.parse_args(argv)
     with clear_errors():
         model, cfg = released(args.model.lower()), load_config(args.config)
@@ -84,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"{args.model}, prompt of {shape.tokens} tokens, {2 * model.cells(*shape.image)} visual\n"
     )
-    for cells in (HEADING, ("---",) * len(HEADING)):
+    heading = THOUGHTS if args.thoughts else HEADING
+    for cells in (heading, ("---",) * len(heading)):
         print(f"| {' | '.join(cells)} |")
     for group in args.groups:
         for length in args.tokens:
@@ -92,7 +131,12 @@ def main(argv: list[str] | None = None) -> None:
                 changes = [f"rollout.group={group}", f"rollout.max_tokens={length}"]
                 changes += ["optim.freeze=" + ("('vision',)" if frozen else "()")]
                 one = of_one_pair(cfg, changes)
-                print(f"| {' | '.join(row(one, model, shape, frozen=frozen))} |", flush=True)
+                if args.thoughts:
+                    lengths = thoughts(args.thoughts, length, group)
+                    cells = packed_row(one, model, shape, lengths, frozen=frozen)
+                else:
+                    cells = row(one, model, shape, frozen=frozen)
+                print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,12 @@ UPDATE = ("pairs_per_step=4", "eval.batch=4", "rollout.max_tokens=1024", "grpo.a
           "grpo.answer_slices=2")  # fmt: skip
 GENERATE = ("pairs_per_step=8", "eval.batch=8", "rollout.max_tokens=256", "rollout.chunk=128")
 SETTINGS = dict.fromkeys(("machine", "sample_scanned", *NAMES), ROLLOUT) | {
-    "update": UPDATE,
+    "update": (*UPDATE, "grpo.packed=false"),
+    "update_packed": UPDATE,
     "generate": GENERATE,
 }
-PARTS = ("machine", "update", "sample", "reshard", "view", "generate", "sample_scanned")
+PARTS = ("machine", "update", "update_packed", "sample", "reshard", "view", "generate",
+         "sample_scanned")  # fmt: skip
 WHERE = Path(__file__).parents[2]
 GIB = 2**30
 HEADING = ("part", "s", "first call, s", "peak GiB", "preflight GiB", "off by", "figures")

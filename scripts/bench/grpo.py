@@ -2,13 +2,14 @@
 
     .venv-parity/bin/python -m pip install trl==1.16.0
     .venv-parity/bin/python -m scripts.bench.grpo [--pairs 16] [--group 8] [--rounds 3]
+        [--split data/tiny/mixed]
 
 Each side runs in a process of its own, pinned to the same core with one thread, in turn. Both read
-the same Hugging Face folder (float32), the same pairs of noise images of the shipped size, ask the
-same question, draw G answers per pair at temperature 1, score them with the same cheap function of
-the text, and make one AdamW update at a tiny rate with a KL to the reference. No answer ends early,
-so both write pairs x G x tokens tokens a step: ours has no end token, TRL's generation has
-`min_new_tokens` = `max_new_tokens`.
+the same Hugging Face folder (float32), the same pairs, ask the same question, draw G answers per
+pair at temperature 1, score them with the same cheap function of the text, and make one AdamW
+update at a tiny rate with a KL to the reference. The pairs are the first of a split, and answers
+end where the model ends them; or without --split they are noise, and no answer ends early: ours has
+no end token, TRL's generation has `min_new_tokens` = `max_new_tokens`.
 
 Seconds are CPU seconds of the process from one step's end to the next, after warm-up steps (ours
 compiles in them): data, rollout, reward, reference, update. "Rollout alone" is the sampler, and
@@ -32,12 +33,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dig_jax.common.commandline import place_of
-from scripts.bench.grpo_task import BETA, QUESTION, RATE, Task, cheap_reward, cpu_seconds
+from scripts.bench.grpo_task import (
+    ACCUMULATE,
+    BETA,
+    QUESTION,
+    RATE,
+    Task,
+    cheap_reward,
+    cpu_seconds,
+)
 
 
 def run_ours(task: Task) -> dict:
     """Our step as `dig_jax.train` makes it, around the package's own functions."""
     import jax
+
+    from dig_jax.mesh import programs
 
     ours = our_side(task)
     state, images, root = ours.state, np.load(task.images), jax.random.key(0)
@@ -48,22 +59,24 @@ def run_ours(task: Task) -> dict:
         lengths = host.valid.sum(-1)
         texts = ours.texts(host.tokens, lengths)
         rewards = np.array([[cheap_reward(t) for t in answers] for answers in texts], np.float32)
-        state, stats, _ = ours.update(state, ours.prompt, images, rollout, rewards)
+        plan, _ = programs.plan_update(ours.layout, host)
+        state, stats, _ = ours.update(state, ours.prompt, images, rollout, rewards, plan)
         jax.device_get(stats)
         return state, int(lengths.sum())
 
-    spent = []
+    spent, tokens = [], []
     for number in range(task.warm + task.steps):
         start = time.process_time()
-        state, tokens = step(state, number)
+        state, written = step(state, number)
         spent.append(time.process_time() - start)
+        tokens.append(written)
 
     def sample():
         jax.block_until_ready(ours.sample(state.params, ours.prompt, images, root))
 
     return {
         "prompt": int(ours.prompt.length[0]),
-        "tokens": tokens,
+        "tokens": float(np.mean(tokens[task.warm :])),
         "step_s": median(spent[task.warm :]),
         "rollout_s": median(cpu_seconds(sample) for _ in range(3)),
     }
@@ -77,6 +90,7 @@ class OurSide(NamedTuple):
     sample: Callable
     texts: Callable  # of tokens and lengths
     update: Callable
+    layout: Any
 
 
 def our_side(task: Task) -> OurSide:
@@ -88,37 +102,30 @@ def our_side(task: Task) -> OurSide:
     from dig_jax.config import Config
     from dig_jax.hf.weights import load_params, read_model_config
     from dig_jax.inputs.prompt import decode_answers, load_processor, make_prompt, repeat_prompt
-    from dig_jax.learner.grpo import make_update
-    from dig_jax.learner.optim import make_optimizer
-    from dig_jax.learner.state import TrainState
-    from dig_jax.learner.trainable import trained_names
     from dig_jax.mesh import programs, sharding
     from dig_jax.mesh.layout import Layout
-    from dig_jax.model.params import param_shapes
-    from dig_jax.model.specs import model_specs
 
     cfg: Config = our_config(task)
-    model = replace(read_model_config(task.folder), eos_tokens=(-1,))
+    model = read_model_config(task.folder)
+    if not task.ends:
+        model = replace(model, eos_tokens=(-1,))
     processor, size = load_processor(task.folder), np.load(task.images).shape[2:4]
     row = make_prompt(
         cfg.prompt, processor, model, [[size, size]], names=["pair"], answer=task.tokens
     )
-    shapes = param_shapes(model_specs(model))
-    optimizer, trained = make_optimizer(cfg.optim, cfg.steps, shapes), trained_names(cfg, shapes)
-    start = jax.jit(lambda p: TrainState.start(p, optimizer, cfg.grpo, trained))
     layout = Layout(cfg, sharding.make_mesh(cfg.mesh, jax.devices()[:1]), model)
-    update = make_update(cfg.grpo, model, optimizer, trained, temperature=1.0)
     return OurSide(
-        state=start(load_params(task.folder, model)),
+        state=jax.jit(partial(programs.start_state, layout))(load_params(task.folder, model)),
         prompt=repeat_prompt(row, task.pairs),
         sample=programs.jit_sampler(layout),
         texts=partial(decode_answers, processor, stops=model.eos_tokens),
-        update=jax.jit(update, donate_argnums=0),
+        update=programs.jit_update(layout),
+        layout=layout,
     )
 
 
 def our_config(task: Task):
-    """configs/tiny_cpu.py's, but no answer ends, so that no row is packed."""
+    """configs/tiny_cpu.py's; where no answer ends no row is packed."""
     from dig_jax.config import (
         Config,
         GrpoConfig,
@@ -132,8 +139,10 @@ def our_config(task: Task):
         model=ModelSource(task.folder),
         pairs_per_step=task.pairs,
         prompt=PromptConfig(QUESTION),
-        rollout=RolloutConfig(task.group, task.tokens, chunk=20, layers="unroll"),
-        grpo=GrpoConfig(kl_coef=BETA, accumulate=task.pairs),
+        rollout=RolloutConfig(
+            task.group, task.tokens, chunk=20, compact=0.5 if task.ends else 0.0, layers="unroll"
+        ),
+        grpo=GrpoConfig(kl_coef=BETA, accumulate=min(task.pairs, ACCUMULATE)),
         optim=OptimConfig(rate=RATE),
     )
 
@@ -157,13 +166,25 @@ def write_images(path: Path, pairs: int, height: int, width: int) -> None:
     np.save(path, rng.integers(0, 256, (pairs, 2, height, width, 3), np.uint8))
 
 
+def write_split(path: Path, pairs: int, split: str) -> None:
+    """The first pairs of a rendered split."""
+    from itertools import islice
+
+    from dig_jax.data import records
+
+    found = (one for shard in records.open_split(split) for one in records.read_shard(shard))
+    read = [records.decode_images(one) for one in islice(found, pairs)]
+    np.save(path, np.stack([[pair.image_a, pair.image_b] for pair in read]))
+
+
 def table(task: Task, rounds: list[dict[str, dict]]) -> str:
     """Medians over the rounds and the ratio of each round's two sides."""
     first = rounds[0]
     lines = [
-        f"{task.pairs} pairs x {task.group} answers of {task.tokens} tokens; prompt tokens: ours "
+        f"{task.pairs} pairs x {task.group} answers of {'up to ' if task.ends else ''}"
+        f"{task.tokens} tokens; prompt tokens: ours "
         f"{first['ours']['prompt']}, TRL {first['trl']['prompt']}; tokens a step: ours "
-        f"{first['ours']['tokens']}, TRL {first['trl']['tokens']} ({len(rounds)} rounds)"
+        f"{first['ours']['tokens']:.0f}, TRL {first['trl']['tokens']:.0f} ({len(rounds)} rounds)"
     ]
     for name, key in (("step", "step_s"), ("rollout alone", "rollout_s")):
         ours, trl = ([found[side][key] for found in rounds] for side in ("ours", "trl"))
@@ -187,6 +208,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=78, help="of every answer")
+    parser.add_argument("--split", type=place_of, help="folder of rendered pairs; else noise")
     parser.add_argument("--size", type=int, nargs=2, default=(64, 96), metavar=("H", "W"))
     parser.add_argument("--warm", type=int, default=2, help="steps before the counted ones")
     parser.add_argument("--steps", type=int, default=5, help="counted steps of each round")
@@ -206,10 +228,12 @@ def main() -> None:
             parser.error(f"--{name} {getattr(args, name)} is below 1; use 1 or more")
     with tempfile.TemporaryDirectory() as scratch:
         images = Path(scratch) / "images.npy"
-        write_images(images, args.pairs, *args.size)
-        task = Task(
-            args.checkpoint, str(images), args.pairs, args.group, args.tokens, args.warm, args.steps
-        )
+        if args.split:
+            write_split(images, args.pairs, args.split)
+        else:
+            write_images(images, args.pairs, *args.size)
+        sizes = (args.pairs, args.group, args.tokens, args.warm, args.steps)
+        task = Task(args.checkpoint, str(images), *sizes, ends=bool(args.split))
         found = []
         for number in range(args.rounds):
             found.append({side: pinned(side, task, args.core) for side in ("ours", "trl")})

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 QUESTION = "Find every difference between the two images. Answer with a JSON list of bbox_2d boxes."
 BETA, RATE = 0.005, 1e-7
+ACCUMULATE = 4  # slices of our update, as configs/tiny_cpu.py has them
 
 
 @dataclass(frozen=True)
 class Task:
     """What both sides do.
 
-    pairs x group answers of `tokens` tokens to images [height, width]; `steps` are counted
+    pairs x group answers of at most `tokens` tokens to images [height, width]; `steps` are counted
     """
 
     folder: str
@@ -21,6 +22,7 @@ class Task:
     tokens: int
     warm: int
     steps: int
+    ends: bool = False  # answers end where the model ends them, else all have `tokens`
 
 
 def cheap_reward(text: str) -> float:

@@ -49,7 +49,7 @@ def run_trl(task: Task) -> dict:
     alone = [cpu_seconds(generate) for _ in range(3)]
     return {
         "prompt": int(given["attention_mask"][0].sum()),
-        "tokens": lengths[-1],
+        "tokens": float(np.mean(lengths[task.warm :])),
         "rollout_tokens": counted[-1],
         "step_s": median(np.diff(ends[task.warm - 1 :]).tolist()),
         "rollout_s": median(alone),
@@ -82,7 +82,7 @@ def trl_arguments(task: Task, scratch: str):
         per_device_train_batch_size=task.pairs * task.group,
         num_generations=task.group,
         max_completion_length=task.tokens,
-        generation_kwargs={"min_new_tokens": task.tokens},
+        generation_kwargs={} if task.ends else {"min_new_tokens": task.tokens},
         temperature=1.0,
         beta=BETA,
         learning_rate=RATE,

@@ -253,6 +253,19 @@ def test_the_reward_presets_are_the_ablation_rows():
     }
 
 
+def test_the_papers_weights_are_shares_of_ours():
+    """By hand; and any three of our weights are a multiple of what some of its make."""
+    cfg = config.published_reward(alpha=0.25, lambda_f1=2.0, lambda_iou=4.0, think="full")
+    assert (cfg.w_format, cfg.w_f1, cfg.w_iou, cfg.think) == (0.25, 1.5, 3.0, "full")
+    ours = config.RewardConfig(w_format=1.0, w_f1=3.0, w_iou=2.0)
+    theirs = config.published_reward(alpha=0.5, lambda_f1=3.0, lambda_iou=2.0)
+    ratios = [getattr(theirs, n) / getattr(ours, n) for n in ("w_format", "w_f1", "w_iou")]
+    assert ratios == [0.5] * 3
+    with pytest.raises(ValueError, match=r"alpha=1.5 is outside \[0, 1\]"):
+        config.published_reward(alpha=1.5, lambda_f1=1, lambda_iou=1)
+    assert config.published_reward(alpha=1.0, lambda_f1=1, lambda_iou=1).w_f1 == 0
+
+
 def test_image_limits_must_leave_a_size(path):
     limits = ["data.min_pixels=2000", "data.max_pixels=1000"]
     with pytest.raises(ValueError, match=r"data.min_pixels=2000 is above data.max_pixels=1000"):

@@ -54,6 +54,26 @@ def test_advantages_by_hand(kind, ddof):
     assert not flat.any()
 
 
+def test_parts_are_normalised_each_on_its_own_by_hand():
+    """GDPO: the rewards above, and a second part that is flat in the first pair; weights 1, 2."""
+    parts = np.stack([REWARD, [[7.0, 7, 7], [0, 0, 3]]], axis=-1)
+    cfg = GrpoConfig(advantage="parts")
+    found, flat = group_advantage(cfg, jax.numpy.asarray(parts, np.float32), (1.0, 2.0))
+    root = 3**-0.5
+    value = np.array([[-root, -root, 2 * root], [-1 - 2 * root, -2 * root, 1 + 4 * root]])
+    np.testing.assert_allclose(found, value / value.std(ddof=1), rtol=3e-6)
+    assert not flat.any()
+
+
+def test_a_group_is_flat_in_parts_where_all_parts_are():
+    """Equal sums of parts that differ are not flat, which is what parts are for."""
+    parts = np.float32([[[1, 0], [0, 1], [1, 0]], [[2, 3], [2, 3], [2, 3]]])
+    found, flat = group_advantage(GrpoConfig(advantage="parts"), jax.numpy.asarray(parts), (1, 3))
+    assert flat.tolist() == [False, True]
+    np.testing.assert_array_equal(found[1], 0)
+    assert (np.abs(found[0]) > 0.1).all()
+
+
 @EVERY
 @given(
     st.lists(st.lists(st.integers(0, 12), min_size=4, max_size=4), min_size=2, max_size=2),

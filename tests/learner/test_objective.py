@@ -12,6 +12,8 @@ from dig_jax.learner.objective import (
     importance_ratio,
     kl_penalty,
     kl_per_token,
+    mismatch_weight,
+    most_uncertain,
     surrogate,
     token_weights,
     trained_tokens,
@@ -73,6 +75,76 @@ def test_cispo_weighs_log_probs_by_a_constant_clipped_ratio():
     np.testing.assert_allclose(value, weight * advantage * -2, rtol=1e-6)
     np.testing.assert_allclose(slope, weight * advantage, rtol=1e-6)
     assert (slope != 0).all(), "no token loses its gradient, unlike under the clip"
+
+
+# advantage, ratio -> gate x A, and ratio x 4 s (1 - s) x A with s = sigmoid(slope (ratio - 1));
+# with slopes 2 above and 4 below s is 1/2, 3/4, 1/4 and 4/5 at these ratios
+SAPO = [
+    (1.0, 1.0, 1.0, 1.0),
+    (1.0, 1 + math.log(3) / 2, 1.5, 0.75 * (1 + math.log(3) / 2)),
+    (2.0, 1 - math.log(3) / 2, 1.0, 1.5 * (1 - math.log(3) / 2)),
+    (-1.0, 1.0, -0.5, -1.0),
+    (-1.0, 1 + math.log(4) / 4, -0.8, -0.64 * (1 + math.log(4) / 4)),
+]
+
+
+def test_sapo_fades_out_softly_with_a_slope_for_each_sign():
+    advantage, ratio, value, slope = np.float32(SAPO).T
+    logp = np.full(ratio.shape, -2, np.float32)
+    cfg = GrpoConfig(objective="sapo", sapo_up=2.0, sapo_down=4.0)
+    found = objective(cfg, logp, logp - np.log(ratio), advantage)
+    np.testing.assert_allclose(found, (value, slope), rtol=2e-6)
+
+
+def test_on_policy_sapo_has_the_clips_gradient():
+    """Whatever its slopes: the gate's own slope at a ratio of 1 is 1."""
+    advantage = np.float32([-2, -0.5, 0, 1, 3])
+    logp = np.full(5, -1, np.float32)
+    soft = objective(GrpoConfig(objective="sapo"), logp, logp, advantage)[1]
+    np.testing.assert_allclose(soft, objective(CFG, logp, logp, advantage)[1], rtol=1e-6)
+
+
+# kind, level -> weights of answers with ratios 1/4, 1, 4 and 2, 8; cap 3.
+# The means of the log-ratios are those of 1 and 4.
+MISMATCH = {
+    ("truncate", "token"): [[0.25, 1, 3], [2, 3, 1]],
+    ("mask", "token"): [[0, 1, 0], [2, 0, 1]],
+    ("truncate", "sequence"): [[1, 1, 1], [3, 3, 3]],
+    ("mask", "sequence"): [[1, 1, 1], [0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize(("kind", "level"), MISMATCH)
+def test_mismatch_weights_by_hand(kind, level):
+    ratio = np.float32([[0.25, 1, 4], [2, 8, 1]])
+    valid = np.array([[True, True, True], [True, True, False]])
+    cfg = GrpoConfig(mismatch=kind, mismatch_level=level, mismatch_cap=3.0)
+    sampled = np.full((2, 3), -2, np.float32)
+    found = mismatch_weight(sampled + np.log(ratio), sampled, valid, cfg)
+    expected = np.float32(MISMATCH[kind, level])
+    np.testing.assert_allclose(found[valid], expected[valid], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["truncate", "mask"])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_equal_log_probs_have_no_mismatch_to_the_bit(kind, level):
+    logp = -np.random.default_rng(0).exponential(size=(3, 4, 5)).astype(np.float32)
+    cfg = GrpoConfig(mismatch=kind, mismatch_level=level, mismatch_cap=1.0)
+    valid = np.arange(5) < np.array([1, 5, 3, 2])[:, None]
+    found = mismatch_weight(logp, logp, np.broadcast_to(valid, logp.shape), cfg)
+    np.testing.assert_array_equal(found, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"),
+    [(0.2, [1]), (0.21, [1, 3]), (0.6, [0, 1, 3]), (0.8, [0, 1, 3, 4, 5]), (1.0, [0, 1, 3, 4, 5])],
+)
+def test_the_most_uncertain_tokens_by_hand(share, kept):
+    """Of five trained tokens, all but number 2: .2 is one, .21 two; the last two of them tie."""
+    entropy = np.float32([[2.0, 5.0, 9.0], [3.0, 1.0, 1.0]])
+    trained = np.array([[True, True, False], [True, True, True]])
+    found = most_uncertain(jnp.asarray(entropy), jnp.asarray(trained), share)
+    assert np.flatnonzero(found).tolist() == kept
 
 
 def test_no_floor_leaves_small_ratios_alone():

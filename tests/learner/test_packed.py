@@ -132,6 +132,13 @@ VARIANTS = {
     "entropy, masked": {"entropy_coef": 0.1, "truncated": "mask", "answer_slices": 2},
     "cispo": {"objective": "cispo", "aggregate": "constant", "minibatches": 2},
     "kl in reward": {"kl_in": "reward", "kl": "k1", "advantage": "batch", "accumulate": 4},
+    "sapo, corrected": {
+        "objective": "sapo",
+        "minibatches": 2,
+        "mismatch": "mask",
+        "mismatch_level": "sequence",
+    },
+    "most uncertain": {"entropy_share": 0.3, "mismatch": "truncate", "minibatches": 2},
     "no kl": {"kl_coef": 0.0, "advantage": "leave_one_out", "aggregate": "sequence"},
 }
 QUICK = ("gspo, minibatches, epochs, slices",)

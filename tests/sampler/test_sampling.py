@@ -91,6 +91,24 @@ def test_no_truncation_is_the_identity_to_the_bit():
     assert keep_likeliest(logits, 64, 1.0) is logits
 
 
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p", "kept"),
+    [
+        (0, 1.0, 0.5, [0, 1, 2]),  # a half of the likeliest, .4: .2 and more
+        (0, 1.0, 0.51, [0, 1]),
+        (0, 1.0, 1.0, [0]),
+        (0, 1.0, 0.2, [0, 1, 2, 3]),
+        (2, 1.0, 0.1, [0, 1]),
+        (0, 0.6, 0.3, [0, 1]),
+    ],
+)
+def test_min_p_by_hand(top_k, top_p, min_p, kept):
+    """HF's MinPLogitsWarper, after the two others."""
+    row = np.log(np.float32([0.4, 0.25, 0.2, 0.1, 0.05]))
+    found = np.asarray(keep_likeliest(jnp.asarray(row), top_k, top_p, min_p))
+    assert np.flatnonzero(found > -1e29).tolist() == kept
+
+
 # Eighths between -4 and 4: many ties, as among bfloat16 logits; and banned tokens.
 TIED = st.one_of(st.integers(-32, 32).map(lambda n: n / 8), st.just(BAN))
 CUTS = [(1, 1.0), (5, 1.0), (23, 1.0), (0, 0.9), (0, 0.5), (0, 0.1), (0, 1e-6), (8, 0.7)]

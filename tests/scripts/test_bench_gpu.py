@@ -16,7 +16,7 @@ from dig_jax.config import (
     OptimConfig,
     RolloutConfig,
 )
-from dig_jax.mesh import sharding
+from dig_jax.mesh import programs, sharding
 from scripts.bench import gpu
 from scripts.bench.gpu_parts import filled, parts
 from tests import tiny_model
@@ -37,11 +37,10 @@ DEFAULTS = {"size": "4B", "config": "configs/pod_4b.py", "settings": [], "card":
 
 
 @functools.cache
-def bench() -> parts.Bench:
+def bench(*, packed: bool = True) -> parts.Bench:
     model = replace(tiny_model.CONFIG, compute_dtype="bfloat16", remat="full")
-    layout = tiny_model.QuickLayout(
-        CONFIG, sharding.make_mesh(CONFIG.mesh, jax.devices()[:1]), model
-    )
+    cfg = replace(CONFIG, grpo=replace(CONFIG.grpo, packed=packed))
+    layout = tiny_model.QuickLayout(cfg, sharding.make_mesh(cfg.mesh, jax.devices()[:1]), model)
     return parts.Bench(layout, SHAPE, rounds=1)
 
 
@@ -56,10 +55,12 @@ def shapes(tree):
 
 def test_what_is_timed_has_the_shapes_that_preflight_compiles():
     on = bench().layout
-    state, prompt, seen, rollout, reward = phases(on, SHAPE)["update"].given
+    state, prompt, seen, rollout, reward, plan = phases(on, SHAPE)["update"].given
     assert shapes(jax.eval_shape(lambda: filled.state(on))) == shapes(state)
     assert shapes(filled.prompt(on, SHAPE)) == shapes(prompt)
-    assert shapes(filled.answers(on)) == shapes((rollout, reward))
+    answers = filled.answers(on)
+    assert shapes(answers) == shapes((rollout, reward))
+    assert shapes(programs.plan_update(on, answers[0])[0]) == shapes(plan)
     pixels = phases(on, SHAPE)["view"].given[2]
     assert shapes(filled.pixels(on, SHAPE)) == shapes(pixels)
     assert seen.tokens.shape[0] == len(filled.pixels(on, SHAPE))
@@ -67,8 +68,8 @@ def test_what_is_timed_has_the_shapes_that_preflight_compiles():
 
 @pytest.mark.parametrize("part", parts.PARTS)
 def test_every_part_runs_and_its_figures_are_finite(part):
-    result = parts.PARTS[part](bench())
-    assert result.part == part
+    result = parts.PARTS[part](bench(packed=part != "update"))
+    assert result.part == part.removesuffix("_packed")
     assert result.seconds > 0
     assert result.figures  # differences of times among them, so no signs are asked for
     assert all(math.isfinite(value) for value in result.figures.values())
@@ -119,4 +120,5 @@ def test_every_part_asks_for_the_released_size_on_one_device(tmp_path):
         cfg = compile_phase.from_json(request.config)
         assert (cfg.mesh.fsdp, cfg.mesh.tensor, cfg.model.compute_dtype) == (1, 1, "bfloat16")
         assert request.size == "4b"
-        assert cfg.pairs_per_step * cfg.rollout.group >= (32 if part == "update" else 64)
+        assert cfg.pairs_per_step * cfg.rollout.group >= (32 if "update" in part else 64)
+        assert cfg.grpo.packed == (part != "update")

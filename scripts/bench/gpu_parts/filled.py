@@ -64,16 +64,23 @@ def pixels(layout: Layout, shape: PromptShape) -> jax.Array:
     return sharding.shard_global(noise(layout.cfg.pairs_per_step, shape), layout.mesh)
 
 
-def answers(layout: Layout) -> tuple[Rollout, jax.Array]:
-    """Answers of the longest length with their rewards f32[B, G]."""
+def answers(layout: Layout) -> tuple[Rollout, np.ndarray]:
+    """Answers with their rewards f32[B, G], in NumPy.
+
+    All of the longest length; where the update packs them, of log-normal lengths, sigma 1, with a
+    sixth of the longest as the median, as thoughts have them.
+    """
     cfg, rng = layout.cfg, np.random.default_rng(2)
-    pairs = (cfg.pairs_per_step, cfg.rollout.group)
-    shape = (*pairs, cfg.rollout.max_tokens)
+    pairs, longest = (cfg.pairs_per_step, cfg.rollout.group), cfg.rollout.max_tokens
+    lengths = np.full(pairs, longest)
+    if cfg.grpo.packed:
+        drawn = longest / 6 * np.exp(rng.standard_normal(pairs))
+        lengths = np.clip(np.ceil(drawn), 1, longest).astype(int)
+    shape = (*pairs, longest)
     rollout = Rollout(
         tokens=rng.choice(words(layout.model), shape).astype(np.int32),
-        valid=np.ones(shape, bool),
+        valid=np.arange(longest) < lengths[..., None],
         ended=np.ones(pairs, bool),
         logp=np.zeros(shape, np.float32),
     )
-    reward = rng.normal(size=pairs).astype(np.float32)
-    return sharding.shard_global((rollout, reward), layout.mesh)
+    return rollout, rng.normal(size=pairs).astype(np.float32)

@@ -174,6 +174,7 @@ def _decode_figures(bench: Bench, seconds: float) -> dict[str, float]:
 
 
 def update(bench: Bench) -> Result:
+    """Padded or packed, as the config says (`filled.answers`)."""
     layout = bench.layout
     state, prompt = filled.state(layout), filled.prompt(layout, bench.shape)
     images = filled.pixels(layout, bench.shape)
@@ -181,32 +182,44 @@ def update(bench: Bench) -> Result:
         weights = programs.jit_reshard(layout)(state.params)
         images = programs.jit_viewer(layout)(weights, prompt, images)
         del weights
-    rollout, reward = filled.answers(layout)
+    answers = filled.answers(layout)
+    plan, used = programs.plan_update(layout, answers[0])
+    rollout, reward = sharding.shard_global(answers, layout.mesh)
     program, kept = programs.jit_update(layout), [state]
     given = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype),
-                         (state, prompt, images, rollout, reward))  # fmt: skip
+                         (state, prompt, images, rollout, reward, plan))  # fmt: skip
     del state
 
     def step():
-        kept[0], metrics, _ = program(kept[0], prompt, images, rollout, reward)
+        kept[0], metrics, _ = program(kept[0], prompt, images, rollout, reward, plan)
         return kept[0], metrics
 
     result = bench.timed("update", step)
-    result.figures |= _update_figures(bench, result.seconds, given)
+    lengths = answers[0].lengths
+    turns = 0.0 if plan is None else float(np.mean(plan.turns))
+    result.figures |= _update_figures(bench, result.seconds, given, lengths, turns)
+    result.figures["used"] = used
     return result
 
 
-def _update_figures(bench: Bench, seconds: float, given: tuple) -> dict[str, float]:
-    """Model FLOPs are those of the formula; what is computed counts more (`flops`)."""
-    layout = bench.layout
-    forward = bench.pairs * flops.forward_flops(layout.model, **bench.size)
+def _update_figures(
+    bench: Bench, seconds: float, given: tuple, lengths: np.ndarray, turns: float
+) -> dict[str, float]:
+    """Model FLOPs are those of the formula for the real tokens; what is computed counts more.
+
+    lengths  i[B, G] of the answers
+    turns    of a slice, where answers are packed
+    """
+    layout, size = bench.layout, {"prompt": bench.shape.tokens, "answers": 1}
+    alone = flops.forward_flops(layout.model, **size, length=0)
+    each = [flops.forward_flops(layout.model, **size, length=int(n)) - alone for n in lengths.flat]
+    forward = len(lengths) * alone + sum(each)
     passes = 3 + (layout.cfg.grpo.kl_coef > 0)  # forward, two backward, the reference's forward
     plain = replace(layout, model=replace(layout.model, attention="xla"))
-    computed = flops.traced_flops(programs.jit_update(plain), *given)
-    tokens = bench.pairs * bench.size["answers"] * bench.size["length"]
+    computed = flops.traced_flops(programs.jit_update(plain), *given, turns=turns)
     return _rates(passes * forward, seconds) | {
         "computed TFLOP/s": computed / seconds / 1e12,
-        "answer tokens/s": tokens / seconds,
+        "answer tokens/s": lengths.sum() / seconds,
     }
 
 
@@ -233,6 +246,7 @@ def card_here() -> slices.Slice | None:
 
 
 PARTS = {f.__name__: f for f in (machine, reshard, view, sample, sample_scanned, update)}
+PARTS["update_packed"] = update
 
 
 def main() -> None:
