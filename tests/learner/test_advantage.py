@@ -119,4 +119,4 @@ def test_a_filter_on_the_mean_would_keep_flat_groups():
 
 def test_every_choice_of_the_config_is_known():
     field = next(f for f in dataclasses.fields(GrpoConfig) if f.name == "advantage")
-    assert field.type.__args__ == KINDS
+    assert field.type.__args__ == (*KINDS, "parts")
