@@ -38,8 +38,8 @@ def get_config() -> Config:
         ),
         # a model of 1.7 M parameters learns at a rate 300 times that of the released sizes
         optim=OptimConfig(rate=3e-4, warmup=5, schedule="linear", b2=0.98, weight_decay=0.0),
-        # a pair at a time: what its answers need then stays in a core's cache (1.7 times as fast)
-        grpo=GrpoConfig(kl_coef=0.005, accumulate=16),
+        # four pairs at a time: what their answers need then stays in a core's cache
+        grpo=GrpoConfig(kl_coef=0.005, accumulate=4),
         curriculum=CurriculumConfig(stages=STAGES),
         # the sampled policy, which GRPO trains, not its greedy answer
         eval=EvalConfig(pairs=300, batch=50, samples=4),

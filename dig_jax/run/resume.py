@@ -14,8 +14,8 @@ from dig_jax.mesh import distributed
 from dig_jax.run import checkpoint, depends, manifest
 
 # Fields a resumed run may change: none of them bears on the numbers of a step, except that a
-# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh and by
-# how the model is computed.
+# decaying schedule is stretched to new `steps` and that sums are ordered by the mesh, by how the
+# model is computed and by what is computed together.
 MAY_CHANGE = (
     "name",
     "run_dir",
@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "model.remat",
     "model.layers",
     "grpo.packed",
+    "grpo.accumulate",
     "grpo.answer_slices",
 )
 # And after a loss or a metric that was not finite what the message of that stop advises: the
