@@ -196,6 +196,16 @@ def test_differences_name_dotted_paths():
     }
 
 
+def test_a_field_that_came_later_is_no_difference_at_its_default():
+    """Of a run that was saved before there was one: it goes on unless the field is set."""
+    old = typed.to_plain(Config())
+    del old["grpo"]["packed"], old["grpo"]["sapo_up"]
+    assert typed.differences(old, Config(), lacking=Config()) == {}
+    new = typed.override(Config(), ["grpo.sapo_up=2"])
+    assert typed.differences(old, new, lacking=Config()) == {"grpo.sapo_up": (1.0, 2.0)}
+    assert typed.differences(old, new)["grpo.packed"] == (None, True)
+
+
 def test_the_tree_is_printed_with_every_section_and_field():
     text = config.config_text(Config())
     for field in dataclasses.fields(Config):
