@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 PARTS = 32  # turns that a slice takes if every answer has its longest, or as many as these allow:
-LEAST = 512  # tokens of a turn below which matrix products no longer keep a core busy
+LEAST = 256  # tokens of a turn below which matrix products no longer keep a core busy
 BLOCKS = (16, 512)  # shortest and longest block
 
 

@@ -9,7 +9,8 @@ the same Hugging Face folder (float32), the same pairs, ask the same question, d
 pair at temperature 1, score them with the same cheap function of the text, and make one AdamW
 update at a tiny rate with a KL to the reference. The pairs are the first of a split, and answers
 end where the model ends them; or without --split they are noise, and no answer ends early: ours has
-no end token, TRL's generation has `min_new_tokens` = `max_new_tokens`.
+no end token, TRL's generation has `min_new_tokens` = `max_new_tokens`. TRL's environment lags behind
+ours, so --ours may name another Python for our side.
 
 Seconds are CPU seconds of the process from one step's end to the next, after warm-up steps (ours
 compiles in them): data, rollout, reward, reference, update. "Rollout alone" is the sampler, and
@@ -147,12 +148,12 @@ def our_config(task: Task):
     )
 
 
-def pinned(side: str, task: Task, core: int) -> dict:
-    """One side's measurement, in a process that owns one core and one thread."""
+def pinned(side: str, task: Task, core: int, python: str) -> dict:
+    """One side's measurement by an environment's Python, with one core and one thread."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     more = {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env = os.environ | dict.fromkeys(names, "1") | more
-    words = [sys.executable, "-m", "scripts.bench.grpo", "--side", side, json.dumps(vars(task))]
+    words = [python, "-m", "scripts.bench.grpo", "--side", side, json.dumps(vars(task))]
     done = subprocess.run(
         ["taskset", "-c", str(core), *words], env=env, capture_output=True, text=True, check=False
     )
@@ -213,6 +214,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=2, help="steps before the counted ones")
     parser.add_argument("--steps", type=int, default=5, help="counted steps of each round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ours", default=sys.executable, help="Python of our side's environment")
     parser.add_argument("--core", type=int, default=0, help="the core that both sides run on")
     parser.add_argument("--side", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -236,7 +238,8 @@ def main() -> None:
         task = Task(args.checkpoint, str(images), *sizes, ends=bool(args.split))
         found = []
         for number in range(args.rounds):
-            found.append({side: pinned(side, task, args.core) for side in ("ours", "trl")})
+            with_python = {"ours": args.ours, "trl": sys.executable}
+            found.append({s: pinned(s, task, args.core, p) for s, p in with_python.items()})
             print(f"round {number + 1}: {json.dumps(found[-1])}", flush=True)
     print(table(task, found))
 
