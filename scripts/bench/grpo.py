@@ -8,9 +8,9 @@ Each side runs in a process of its own, pinned to the same core with one thread,
 the same Hugging Face folder (float32), the same pairs, ask the same question, draw G answers per
 pair at temperature 1, score them with the same cheap function of the text, and make one AdamW
 update at a tiny rate with a KL to the reference. The pairs are the first of a split, and answers
-end where the model ends them; or without --split they are noise, and no answer ends early: ours has
-no end token, TRL's generation has `min_new_tokens` = `max_new_tokens`. TRL's environment lags behind
-ours, so --ours may name another Python for our side.
+end where the model ends them; or without --split they are noise, and no answer ends early: ours
+has no end token, TRL's generation has `min_new_tokens` = `max_new_tokens`. TRL's environment lags
+behind ours, so --ours may name another Python for our side.
 
 Seconds are CPU seconds of the process from one step's end to the next, after warm-up steps (ours
 compiles in them): data, rollout, reward, reference, update. "Rollout alone" is the sampler, and
