@@ -11,6 +11,7 @@ Guessed:
 - the matching cost's weights (DETR's), the threshold of F1 (IoU .5), the denominator of mean IoU
   (the larger count), the reward of two empty lists (1);
 - the trainer's numbers: EasyR1's (`easyr1_parity.py`), its 512 prompts x 5 answers a step included;
+- the correction of the sampler's log-probs (`mismatch`), which EasyR1 has not;
 - length of the stages (a third each), one reference for all of them, Adam kept;
 - answers of at most 4,096 tokens.
 """

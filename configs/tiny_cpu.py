@@ -38,7 +38,7 @@ def get_config() -> Config:
         ),
         # a model of 1.7 M parameters learns at a rate 300 times that of the released sizes
         optim=OptimConfig(rate=3e-4, warmup=5, schedule="linear", b2=0.98, weight_decay=0.0),
-        # four pairs at a time: what their answers need then stays in a core's cache
+        # four pairs at a time: one would leave turns half empty, all at once are no faster
         grpo=GrpoConfig(kl_coef=0.005, accumulate=4),
         curriculum=CurriculumConfig(stages=STAGES),
         # the sampled policy, which GRPO trains, not its greedy answer

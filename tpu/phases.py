@@ -113,7 +113,7 @@ def seen_shapes(layout: Layout, shape: PromptShape) -> SeenImages:
 
 
 def answer_shapes(layout: Layout) -> tuple[Rollout, jax.ShapeDtypeStruct]:
-    """`jit_sampler`'s result, and the rewards."""
+    """`jit_sampler`'s result, and the rewards as `experience.learned_reward` gives them."""
     group, length = layout.cfg.rollout.group, layout.cfg.rollout.max_tokens
     numbers, flags = _rows(layout, jnp.int32), _rows(layout, jnp.bool_)
     floats = _rows(layout, jnp.float32)
@@ -123,7 +123,8 @@ def answer_shapes(layout: Layout) -> tuple[Rollout, jax.ShapeDtypeStruct]:
         ended=flags(group),
         logp=floats(group, length),
     )
-    return rollout, floats(group)
+    parts = (len(layout.cfg.reward.parts),) if layout.cfg.grpo.advantage == "parts" else ()
+    return rollout, floats(group, *parts)
 
 
 def _rows(layout: Layout, dtype) -> Callable[..., jax.ShapeDtypeStruct]:

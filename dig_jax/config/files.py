@@ -49,7 +49,7 @@ _LATER = {
 def config_hash(config: Config) -> str:
     """Twelve hex digits of the configuration, blind to where the run is written."""
     plain = typed.to_plain(config) | {"run_dir": ""}
-    for name in ("root", "accept"):
+    for name in ("root", "accept"):  # where, and what may differ: not what is computed
         del plain["checkpoint"][name]
     known = typed.to_plain(Config())
     for section, names in _LATER.items():

@@ -64,7 +64,6 @@ class GrpoConfig:
     # (10) A group is never split.
     # (11) Answers stand one behind the other in streams, answer_slices of a padded group's tokens
     #      at most and no more than keep a device busy. Without: all of rollout.max_tokens.
-
     # (12) The ratio of the learner's own log-probs to the sampler's is a constant weight of the
     #      objective: at most mismatch_cap (truncate, TIS), or without what is beyond it or below
     #      its inverse (mask, MIS). Equal log-probs: no effect at all.

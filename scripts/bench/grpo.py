@@ -20,6 +20,7 @@ environment of scripts/parity.sh and the line above.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def our_config(task: Task):
         rollout=RolloutConfig(
             task.group, task.tokens, chunk=20, compact=0.5 if task.ends else 0.0, layers="unroll"
         ),
-        grpo=GrpoConfig(kl_coef=BETA, accumulate=min(task.pairs, ACCUMULATE)),
+        grpo=GrpoConfig(kl_coef=BETA, accumulate=math.gcd(task.pairs, ACCUMULATE)),
         optim=OptimConfig(rate=RATE),
     )
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from dig_jax.common import typed
 from dig_jax.config import (
     Config,
     EvalConfig,
@@ -25,6 +26,8 @@ from dig_jax.config import (
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model.sizes import released
+from dig_jax.reward.reward import Reward
+from dig_jax.run.experience import learned_reward
 from tests import tiny_model
 from tpu import compile_phase, gpu_target, hlo_report, preflight, slices, table
 from tpu.compile_phase import Request, Result
@@ -176,6 +179,16 @@ def test_each_phase_takes_what_the_one_before_gives():
     assert same(gives("view"), found["sample"].given[2])
     assert same(gives("sample"), found["update"].given[3])
     assert same(gives("update")[0], found["update"].given[0])
+
+
+def test_an_update_that_learns_from_parts_is_given_parts():
+    """Of the shape that `train` gives it, or it cannot be traced."""
+    cfg = typed.override(CONFIG, ["grpo.advantage=parts", "reward.overlong_buffer=1"])
+    update = phases(replace(layout(), cfg=cfg), SHAPE)["update"]
+    parts = {name: np.zeros(update.given[4].shape[:2]) for name in cfg.reward.parts}
+    reward = learned_reward(cfg, Reward(total=parts["format"], parts=parts))
+    assert reward.shape == update.given[4].shape
+    assert jax.eval_shape(update.program, *update.given)[0].step.shape == ()
 
 
 def test_the_vision_tower_is_seen_by_the_update_where_it_is_trained():
