@@ -6,7 +6,7 @@ tpu.preflight --slice NAME --model 8B --config configs/pod_8b.py` prints with th
 phase takes. Expect of it what docs/results/preflight.md says. Time and result: not run yet.
 
 The vision tower is frozen, so a step encodes its images once; `--set optim.freeze=` trains it.
-A pair's answers are trained 2,048 tokens at a time, as many of them as that holds: with their
+A pair's answers are trained 4,096 tokens at a time, as many of them as that holds: with their
 prompt they fill a chip. Sampler and learner round differently in bfloat16, hence mismatch.
 """
 
@@ -43,7 +43,7 @@ def get_config(size: str = "8B") -> Config:
             source=f"models/Qwen3-VL-{size}-Thinking", compute_dtype="bfloat16", remat="full"
         ),
         data=DataConfig(root="data/paper", image_width=480, image_height=320),
-        rollout=RolloutConfig(group=8, max_tokens=2048, temperature=1.0),
+        rollout=RolloutConfig(group=8, max_tokens=4096, temperature=1.0),
         reward=RewardConfig(think="prefilled"),
         grpo=GrpoConfig(kl_coef=0.01, reference="bfloat16", answer_slices=8, mismatch="truncate"),
         optim=OptimConfig(rate=1e-6, warmup=10, freeze=("vision",)),

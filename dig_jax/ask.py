@@ -9,18 +9,16 @@ about other pictures reuse what was compiled (set JAX_COMPILATION_CACHE_DIR to k
 """
 
 import argparse
-import re
 import sys
 
 import jax
 import numpy as np
 
-from dig_jax.common.commandline import clear_errors, place_of, seed_of, within
+from dig_jax.common.commandline import bucket_of, clear_errors, place_of, seed_of, within
 from dig_jax.config import MeshConfig, PromptConfig
 from dig_jax.hf import weights
 from dig_jax.hf.files import local_companions
 from dig_jax.inputs.buckets import Bucket, make_batcher
-from dig_jax.inputs.images import Size
 from dig_jax.inputs.picture_files import depth_fault, open_image
 from dig_jax.inputs.prompt import Processor, decode_answers
 from dig_jax.mesh.sharding import make_mesh, param_shardings
@@ -47,15 +45,6 @@ def prepare_question(
     return batch([pictures], [args.question], [", ".join(args.images) or "the question"])
 
 
-def parse_bucket(text: str) -> tuple[Size, int]:
-    """ "640x480:1024" -> ((480, 640), 1024)."""
-    found = re.fullmatch(r"(\d+)x(\d+):(\d+)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT:TOKENS, as 640x480:1024")
-    width, height, tokens = map(int, found.groups())
-    return (height, width), tokens
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -75,7 +64,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--devices", type=within(int, 1, 2**16), default=1, help="to split the weights over"
     )
-    parser.add_argument("--bucket", type=parse_bucket, action="append", default=[], metavar="XxY:P")
+    parser.add_argument("--bucket", type=bucket_of, action="append", default=[], metavar="XxY:P")
     parser.add_argument("--add-vision-id", action="store_true", help="'Picture 1: ' before each")
     for name in ("min", "max"):
         text = f"{name}imum size of a resized picture; 0 is the checkpoint's own limit"

@@ -5,6 +5,7 @@ pixels, `boxes_qwen` the integers 0..1000 that Qwen3-VL reads and writes. Always
 the top left corner. Everything between parsing and logging is in the unit frame.
 """
 
+import json
 from collections.abc import Sequence
 
 import jax
@@ -144,3 +145,13 @@ def pad_boxes(rows: Sequence[np.ndarray], size: int) -> BoxSet:
         boxes[index, : len(row)] = row
         valid[index, : len(row)] = True
     return BoxSet(boxes=boxes, valid=valid)
+
+
+def reading_order(boxes: np.ndarray) -> np.ndarray:
+    """Boxes f32[n,4] sorted by top edge, then left: an order that a causal reader can know."""
+    return boxes[np.lexsort((boxes[:, 0], boxes[:, 1]))]
+
+
+def boxes_text(boxes_unit: np.ndarray) -> str:
+    """The right answer to a pair, boxes f32[n,4], in the format that the reward reads."""
+    return json.dumps([{"bbox_2d": qwen_from_unit(box).tolist()} for box in boxes_unit])

@@ -1,20 +1,21 @@
 """Held-out evaluation: what a policy boxes on pairs it has never trained on.
 
     python -m dig_jax.evaluate --config configs/tiny_cpu.py --name before
-    python -m dig_jax.evaluate --config configs/tiny_cpu.py --name after --from-run
+    python -m dig_jax.evaluate --config configs/tiny_cpu.py --name after --from-run --more
 
 Scores are means over pairs with 95 % bootstrap intervals over pairs; the answer to a pair is
 greedy unless eval.samples asks for draws at the rollout temperature, or eval.decoding for the
-checkpoint's own way.
+checkpoint's own way. With --more the greedy answer is scored too, also to the pairs of eval.splits.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from dig_jax.boxes import unit_from_px
+from dig_jax.boxes import boxes_text, unit_from_px
 from dig_jax.common.commandline import clear_errors, place_of
 from dig_jax.common.files import NoRoom, make_folder, write_sealed
 from dig_jax.config import Config, config_hash
@@ -22,7 +23,7 @@ from dig_jax.config.commandline import add_config_arguments, config_from
 from dig_jax.data.feed.batch import Batch
 from dig_jax.data.feed.pipeline import eval_pairs
 from dig_jax.data.inspect.baseline import pixel_difference
-from dig_jax.learner.sft import answer_text
+from dig_jax.inputs.decoding import Decoding
 from dig_jax.mesh import distributed
 from dig_jax.model.params import Params, placed_shapes
 from dig_jax.reward.answers import make_answer_reward
@@ -42,12 +43,24 @@ def pixel_rows(cfg: Config, batches: list[Batch]) -> list[dict]:
     rows = []
     for batch in batches:
         found = [unit_from_px(pixel_difference(a, b), width, height) for a, b in batch.images]
-        texts = [[answer_text(boxes)] for boxes in found]
+        texts = [[boxes_text(boxes)] for boxes in found]
         ended, lengths = np.ones((len(texts), 1), bool), np.zeros((len(texts), 1), np.int32)
         facts = (batch.truth, batch.pair_id, batch.bucket)
         reward, parsed = reward_of(texts, ended, lengths, *facts)
         rows += answer_rows(cfg.reward, batch, texts, parsed, jax.device_get(reward))
     return rows
+
+
+def beside(cfg: Config, name: str, *, greedy: bool) -> dict[str, Config]:
+    """What --more scores: name of an evaluation -> its configuration, answers greedy.
+
+    greedy  whether the held-out split is among them
+    """
+    alone = replace(cfg, eval=replace(cfg.eval, samples=0, decoding="policy", splits=()))
+    found = {f"{name}_greedy": alone} if greedy else {}
+    for split in cfg.eval.splits:
+        found[f"{name}_{split}"] = replace(alone, data=replace(cfg.data, eval_split=split))
+    return found
 
 
 def write_evaluation(cfg: Config, name: str, rows: list[dict], session: Session | None) -> dict:
@@ -106,6 +119,9 @@ def main(argv: list[str] | None = None) -> None:
         "--from-best", action="store_true", help="the weights that validated best in the run"
     )
     which.add_argument("--pixel-diff", action="store_true", help="the baseline without a model")
+    parser.add_argument(
+        "--more", action="store_true", help="greedy answers too, also to the pairs of eval.splits"
+    )
     args = parser.parse_args(argv)
     with clear_errors():
         cfg = config_from(args)
@@ -128,11 +144,25 @@ def evaluate(cfg: Config, args: argparse.Namespace) -> None:
                 weights = trained_weights(session, from_best=args.from_best)
             else:
                 weights = load_weights(session, args.source)
-    rows = make_evaluator(session, batches)(weights) if session else pixel_rows(cfg, batches)
-    summary = write_evaluation(cfg, args.name, rows, session)
-    line = "  ".join(f"{name} {summary[name][0]:.3f}" for name in METRICS)
+        more = beside(cfg, args.name, greedy=session is not None) if args.more else {}
+        size = session.image_size if session else None
+        also = {name: eval_pairs(one, size=size, fewer=True) for name, one in more.items()}
+    rows = make_evaluator(session)(weights, batches) if session else pixel_rows(cfg, batches)
+    tell(cfg, args.name, rows, session)
+    if session and more:
+        session = replace(session, cfg=next(iter(more.values())), decoding=Decoding(0.0))
+        score = make_evaluator(session)  # compiled once for all of them
+    for name, one in more.items():
+        rows = score(weights, also[name]) if session else pixel_rows(one, also[name])
+        tell(one, name, rows, session and replace(session, cfg=one))
+
+
+def tell(cfg: Config, name: str, rows: list[dict], session: Session | None) -> None:
+    """Writes an evaluation, and its line to the screen."""
+    summary = write_evaluation(cfg, name, rows, session)
+    line = "  ".join(f"{metric} {summary[metric][0]:.3f}" for metric in METRICS)
     if jax.process_index() == 0:
-        print(f"{args.name}: {len(rows)} pairs of {cfg.data.eval_split}  {line}")
+        print(f"{name}: {len(rows)} pairs of {cfg.data.eval_split}  {line}")
 
 
 if __name__ == "__main__":

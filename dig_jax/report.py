@@ -1,26 +1,24 @@
 """What a run achieved: one table, curves, and contact sheets, from the files of its folder.
 
     python -m dig_jax.report runs/tiny
+    python -m dig_jax.report runs/tiny --html report.html
 
 Reads config.json, manifest.json, metrics.jsonl and eval_<name>.json; writes report.md,
-curves.png, contact_before.png, contact_after.png and pair.png beside them. No model is loaded.
+curves.png, contact_before.png, contact_after.png and pair.png beside them, and with --html one page
+that opens anywhere, the same that `dig_jax.benchmark report` makes of results. No model is loaded.
 """
 
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from dig_jax.common.commandline import place_of
+from dig_jax.common.commandline import path_of, place_of
 from dig_jax.common.files import NoRoom, telling_room, write_text
 from dig_jax.config import Config, from_json
-from dig_jax.data.feed.pipeline import eval_pairs
+from dig_jax.pages.run_folder import costs, held_out_images
 from dig_jax.pictures import contact, curves
 from dig_jax.run import checkpoint, manifest
 from dig_jax.run.runlog import read_rows, told_gap
@@ -61,6 +59,28 @@ def read_evaluations(run_dir: Path) -> dict[str, Evaluation]:
     return found
 
 
+def read_beside(run_dir: Path, evaluations: dict[str, Evaluation]) -> dict[str, dict]:
+    """Evaluations of `evaluate --more` by what they are of: "greedy", "test_noise", ...
+
+    Those that have a before and an after; the held-out split's baseline stands beside "greedy".
+    """
+    found, run = {}, manifest.number_of(run_dir)
+    for last in sorted(run_dir.glob("eval_after_*.json")):
+        suffix = last.stem.removeprefix("eval_after_")
+        paths = {name: run_dir / f"eval_{name}_{suffix}.json" for name in NAMES}
+        some = {name: read_evaluation(path) for name, path in paths.items() if path.is_file()}
+        for name, one in some.items():
+            manifest.check_number(paths[name], one, run, "delete it, and evaluate again")
+        if "before" not in some:
+            continue
+        if suffix == "greedy" and "pixel_diff" in evaluations:
+            some["pixel_diff"] = evaluations["pixel_diff"]
+        for name, one in some.items():
+            _check_comparable(some["before"], one, name)
+        found[suffix] = some
+    return found
+
+
 def _check_comparable(first: Evaluation, other: Evaluation, name: str) -> None:
     # a baseline decodes nothing, so these bind the policy's evaluations only
     free = ("decode", "max_tokens", "model_image") if name == "pixel_diff" else ()
@@ -97,10 +117,7 @@ def draw(run_dir: Path, out: Path, cfg: Config, evaluations: dict[str, Evaluatio
     except (ValueError, ImportError) as error:  # matplotlib comes with the extra [report]
         left_out.append(f"curves.png: {error}")
     try:
-        protocol = evaluations["after"]["protocol"]
-        scored = replace(cfg, eval=replace(cfg.eval, pairs=protocol["pairs"]))
-        batches = eval_pairs(scored, protocol["split"])
-        images = np.concatenate([batch.images[batch.real] for batch in batches])
+        images = held_out_images(cfg, evaluations["after"]["protocol"])
         for name in ("before", "after"):
             path = out / f"contact_{name}.png"
             title = f"{cfg.name}, {name} training: held-out pairs"
@@ -118,23 +135,19 @@ def drawn_rows(evaluation: Evaluation) -> list[dict]:
     return [row | row.get("shown", {}) for row in evaluation["rows"]]
 
 
-def costs(rows: list[dict]) -> list[list[str]]:
-    """Seconds of a training step by phase, the first one's apart, and answer tokens per second.
-
-    The first step holds the compilation, and so does the first one after a resume.
-    """
-    train = [row for row in rows if row["kind"] == "train"]
-    lines = [["phase", "first step, s", "median step, s", "all steps, s"]]
-    for name in sorted({name for row in train for name in row if name.startswith("time/")}):
-        spent = [row[name] for row in train if name in row]
-        cells = [f"{spent[0]:.1f}", f"{statistics.median(spent):.2f}", f"{sum(spent):.0f}"]
-        lines.append([name.removeprefix("time/"), *cells])
-    rates = [row["tokens"] / row["time/rollout"] for row in train if row.get("time/rollout")]
-    rate = f"{statistics.median(rates):.0f}" if rates else "-"
-    return [*lines, ["answer tokens per second of rollout", "", rate, ""]]
+def beside_text(beside: dict[str, dict]) -> list[str]:
+    """A heading and a table for each of `read_beside`."""
+    parts = []
+    for some in beside.values():
+        facts = some["after"]["protocol"]
+        parts.append(f"The greedy answer to {facts['pairs']} pairs of `{facts['split']}`:")
+        parts.append(markdown(table(some, metric_labels(some["after"]))))
+    return parts
 
 
-def report_text(run_dir: Path, cfg: Config, evaluations, left_out: list[str]) -> str:
+def report_text(
+    run_dir: Path, cfg: Config, evaluations, left_out: list[str], beside: dict[str, dict]
+) -> str:
     """report.md."""
     before, after = evaluations["before"], evaluations["after"]
     drawn = [run_dir / f"{name}.png" for name in PICTURES]
@@ -146,6 +159,7 @@ def report_text(run_dir: Path, cfg: Config, evaluations, left_out: list[str]) ->
         verdict(before, after) + ".",
         "By the true number of differences n:",
         markdown(list(zip(*table(evaluations, count_labels(after)), strict=True))),
+        *beside_text(beside),
         "## Pictures",
         "\n\n".join(f"![{p.stem}]({p.name})" for p in drawn),
         "\n".join(f"Left out: {reason}" for reason in left_out),
@@ -198,13 +212,14 @@ def write_report(run_dir: str | Path) -> str:
         )
     cfg = from_json(json.dumps(settings))
     evaluations = read_evaluations(run_dir)
+    beside = read_beside(run_dir, evaluations)
     with telling_room(run_dir / "report.md"):
         # beside, so that a full disk leaves the pictures of the report before
-        with tempfile.TemporaryDirectory(prefix=".report-", dir=run_dir) as beside:
-            left_out = draw(run_dir, Path(beside), cfg, evaluations)
-            for path in sorted(Path(beside).iterdir()):
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=run_dir) as part:
+            left_out = draw(run_dir, Path(part), cfg, evaluations)
+            for path in sorted(Path(part).iterdir()):
                 os.replace(path, run_dir / path.name)
-        write_text(run_dir / "report.md", report_text(run_dir, cfg, evaluations, left_out))
+        write_text(run_dir / "report.md", report_text(run_dir, cfg, evaluations, left_out, beside))
     lines = table(evaluations, metric_labels(evaluations["after"]))
     pairs = len(evaluations["after"]["rows"])
     notes = [f"left out: {reason}" for reason in left_out]
@@ -218,13 +233,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "run_dir", type=place_of, help="run folder of dig_jax.train, with its evaluations"
     )
+    parser.add_argument(
+        "--html", type=path_of, metavar="OUT", help="write one page here too; it needs no network"
+    )
     args = parser.parse_args(argv)
     try:
         print(write_report(args.run_dir))
+        if args.html:
+            from dig_jax.benchmark.report import page_of, write_page  # reads benchmarks, too
+
+            write_page(args.html, page_of([Path(args.run_dir)]))
     except (FileNotFoundError, NoRoom, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    print(f"\nwritten: {Path(args.run_dir) / 'report.md'} and its pictures")
+    page = f", {args.html}" if args.html else ""
+    print(f"\nwritten: {Path(args.run_dir) / 'report.md'} and its pictures{page}")
     return 0
 
 

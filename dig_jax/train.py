@@ -7,33 +7,24 @@ once per process of a pod or a cluster, it is one run of all of them (`distribut
 --dry-run N it only tries out whether it would start (`dryrun`).
 """
 
-import argparse
-from contextlib import ExitStack
 from functools import partial
 
 import jax
 import numpy as np
 
-from dig_jax.common.commandline import clear_errors, within
-from dig_jax.common.files import NoRoom
-from dig_jax.common.locks import Taken
-from dig_jax.config import config_text
-from dig_jax.config.commandline import parse_with_config
 from dig_jax.data.feed.curriculum import stage_of
 from dig_jax.data.feed.pipeline import spare_pairs, train_pairs
-from dig_jax.learner.state import TrainState, enter_stage
+from dig_jax.learner.state import enter_stage
 from dig_jax.mesh import programs, sharding
-from dig_jax.mesh.distributed import joined
 from dig_jax.mesh.notice import stop_on_notice
-from dig_jax.run import checkpoint, memory, papers, resume
-from dig_jax.run.dryrun import dry_run
+from dig_jax.run import checkpoint
 from dig_jax.run.experience import Experience, learned_reward, make_draw
 from dig_jax.run.guard import stop_if_not_finite
 from dig_jax.run.runlog import RunLog
 from dig_jax.run.samples import make_sample_log
-from dig_jax.run.session import Session, load_weights, open_session
-from dig_jax.run.trackers import check_trackers
-from dig_jax.run.validation import is_pending, make_validation
+from dig_jax.run.session import Session
+from dig_jax.run.start import restore_or_start, run_command
+from dig_jax.run.validation import make_validation
 from dig_jax.sampler.stages import Plan, cost
 
 SHOWN = ("reward", "f1", "iou", "format", "count_ok", "kl", "tokens")
@@ -82,15 +73,6 @@ def train(session: Session, steps: int | None = None) -> None:
                 checkpoint.save(cfg, step + 1, state)
 
 
-def restore_or_start(session: Session) -> TrainState:
-    """The run's newest checkpoint; without one, the source's weights as policy and reference."""
-    if checkpoint.latest_step(checkpoint.root_of(session.cfg)) is not None:
-        return checkpoint.restore(session.cfg, programs.state_shapes(session))[0]
-    start = partial(programs.start_state, session)
-    where = programs.state_shardings(session)
-    return jax.jit(start, out_shardings=where)(load_weights(session))
-
-
 def step_metrics(drawn: Experience, redrawn: int, plan: Plan) -> dict[str, float]:
     """What the rollout says about the policy; means over all B x G answers."""
     rollout, reward = drawn.host, drawn.reward
@@ -113,30 +95,7 @@ def step_metrics(drawn: Experience, redrawn: int, plan: Plan) -> dict[str, float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--dry-run",
-        type=within(int, 1, 1000),
-        metavar="N",
-        help="N steps of a cut model, of which nothing is kept",
-    )
-    cfg, args = parse_with_config(parser)
-    with joined(), ExitStack() as held:
-        if args.dry_run is not None:
-            return dry_run(cfg, args.dry_run, train)
-        with clear_errors():  # whatever is wrong with the input is found before anything compiles
-            check_trackers(cfg.log)
-            held.enter_context(resume.owned(cfg))
-            session = open_session(cfg)
-            done = resume.check_start(cfg)
-            papers.check_papers(cfg)
-            memory.check_fits(session, session.prompt.tokens.shape[1])
-        if jax.process_index() == 0:
-            print(config_text(cfg), flush=True)
-        if done == cfg.steps and not is_pending(cfg):
-            return resume.tell_done(cfg)
-        with clear_errors(NoRoom, Taken):
-            train(session)
+    run_command("grpo", __doc__, train)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The controls of the main job, at its budget: GRPO without curriculum, GRPO without KL, and
-# continued SFT on the same training pairs. Needs the renders that scripts/quickstart.sh made.
+# continued supervised training on the same pairs. Needs the renders that scripts/quickstart.sh made.
 #
-#   scripts/controls.sh [SFT_STEPS]    SFT_STEPS: as many as take the CPU seconds of the GRPO run
+#   scripts/controls.sh [STEPS]    of the supervised run: as many as take the CPU seconds of GRPO
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/env.sh
@@ -23,7 +23,7 @@ for config in tiny_no_curriculum tiny_no_kl; do
     score runs/$config configs/$config.py --from-run
 done
 
-time "$python" -m scripts.make.base --start assets/tiny_qwen3vl --data data/tiny \
-    --splits single,dual,mixed --dev data/tiny --dev-split heldout --steps "${1:-900}" \
-    --rate 1e-3 --decay 0.5 --evaluate 100000 --work runs/tiny_sft --out runs/tiny_sft/hf
-score runs/tiny_sft configs/tiny_cpu.py --source runs/tiny_sft/hf
+steps=${1:-450}
+time "$python" -m dig_jax.sft --config configs/tiny_sft.py --set "steps=$steps" \
+    --set "curriculum.stages.0.until=$steps"
+score runs/tiny_sft configs/tiny_sft.py --from-run

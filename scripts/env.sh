@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-extras=${DIG_EXTRAS:-render,report,parquet,cluster,dev}
+extras=${DIG_EXTRAS:-render,report,parquet,cluster,serve,dev}
 stamp=.venv/.dig_jax.sha256
 want="$(cat .python-version constraints.txt pyproject.toml | sha256sum | cut -d' ' -f1) $extras $PWD"
 

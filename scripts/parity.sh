@@ -59,7 +59,7 @@ make_env() {
     say "making $venv with torch $build (a few minutes the first time)"
     # shellcheck disable=SC2086
     $venv/bin/python -m pip install -qq ${DIG_TORCH_PIP:-} "torch==$torch"
-    $venv/bin/python -m pip install -qq -c constraints-parity.txt -e ".[report,parquet,cluster,dev]"
+    $venv/bin/python -m pip install -qq -c constraints-parity.txt -e ".[report,parquet,cluster,serve,dev]"
     $venv/bin/python -m pip install -qq --no-deps --target $old_hf "${older[@]}"
     printf '%s' "$want" >$stamp
     say "ready in $((SECONDS - start)) s"

@@ -81,14 +81,14 @@ begin "render pairs"
     --set look.width="$width" --set look.height="$height"
 
 begin "evaluate before"
-"$python" -m dig_jax.evaluate "${setup[@]}" --name pixel_diff --pixel-diff
-"$python" -m dig_jax.evaluate "${setup[@]}" --name before
+"$python" -m dig_jax.evaluate "${setup[@]}" --name pixel_diff --pixel-diff --more
+"$python" -m dig_jax.evaluate "${setup[@]}" --name before --more
 
 begin "train"
 "$python" -m dig_jax.train "${setup[@]}"
 
 begin "evaluate after"
-"$python" -m dig_jax.evaluate "${setup[@]}" --name after --from-run
+"$python" -m dig_jax.evaluate "${setup[@]}" --name after --from-run --more
 
 begin "export"
 "$python" -m dig_jax.convert export --run "$run" --out "$run/hf" --overwrite

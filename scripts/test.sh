@@ -2,7 +2,7 @@
 # The tests, on any machine: makes the environment, lints, runs pytest with the arguments given.
 #
 #   scripts/test.sh                     what a commit must pass
-#   scripts/test.sh --all               and the second line: tests marked slow (half as long again)
+#   scripts/test.sh --all               and the second line: tests marked slow (twice as long again)
 #   scripts/test.sh tests/learner       a part, its slow tests too
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

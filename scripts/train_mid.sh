@@ -8,8 +8,8 @@
 #
 # DATA holds the splits base, dev, single, dual, mixed and heldout at 256x192; rendered elsewhere:
 # docs/mid_size.md has the commands, and how they and the missing packages reach the machine.
-# The same command continues after a kill: what is finished is skipped, the cold start goes on from
-# its last save, GRPO and each arm from their last checkpoint. Everything small of OUT is packed
+# The same command continues after a kill: what is finished is skipped, the cold start, GRPO
+# and each arm go on from their last checkpoint. Everything small of OUT is packed
 # into OUT/results.tar.gz whenever the command ends. No .venv is used: PYTHON=python3.
 #
 # What a trial may shrink, by the environment (defaults in brackets):
@@ -129,11 +129,20 @@ if [[ ! -f $out/base/config.json ]]; then
     begin "cold start"
     [[ -f $out/tokenizer/video_preprocessor_config.json ]] ||
         "$python" -m scripts.make.tiny_tokenizer --out "$out/tokenizer" --patch "$patch"
-    "$python" -m scripts.make.base --shape "$shape" --compute-dtype bfloat16 --data "$data" \
-        --dev "$data" --tokenizer "$out/tokenizer" --work "$out/cold_start" --out "$out/base" \
-        --steps "$steps" --batch "${SFT_BATCH:-128}" --rate "${SFT_RATE:-5e-4}" \
-        --warmup "$((steps < 400 ? steps / 4 : 100))" --report "$((every < 50 ? every : 50))" \
-        --evaluate "$every" --save "$every"
+    [[ -f $out/fresh/config.json ]] || "$python" -m scripts.make.base --shape "$shape" \
+        --tokenizer "$out/tokenizer" --out "$out/fresh"
+    cold=(--config configs/mid_base.py --run-dir "$out/cold_start" --set "data.root=$data"
+        --set "model.source=$out/fresh" --set "steps=$steps"
+        --set "curriculum.stages.0.until=$steps" --set "pairs_per_step=${SFT_BATCH:-128}"
+        --set "optim.rate=${SFT_RATE:-5e-4}"
+        --set "optim.warmup=$((steps < 400 ? steps / 4 : 100))"
+        --set "eval.every=$every" --set "checkpoint.every=$every")
+    for setting in ${settings[@]+"${settings[@]}"}; do # where pairs lie, and of what size
+        [[ $setting == data.* || $setting == eval.pairs=* || $setting == eval.batch=* ]] &&
+            cold+=(--set "$setting")
+    done
+    "$python" -m dig_jax.sft "${cold[@]}"
+    "$python" -m dig_jax.convert export --run "$out/cold_start" --out "$out/base"
 fi
 
 exam() { # NAME ARGUMENTS...

@@ -29,7 +29,7 @@ def pictures(tmp_path):
 
 def answer(capsys, *args: str) -> str:
     ask.main(["--source", str(ASSETS), *LENGTH, *args])
-    return capsys.readouterr().out
+    return capsys.readouterr().out.splitlines()[-1]  # before it a slow machine's progress
 
 
 def test_two_pictures_of_different_sizes_get_an_answer_that_a_bucket_does_not_change(
@@ -41,12 +41,13 @@ def test_two_pictures_of_different_sizes_get_an_answer_that_a_bucket_does_not_ch
     assert answer(capsys, *pictures, "--bucket", "96x64:80", "--bucket", "160x96:160") == exact
 
 
+@pytest.mark.slow
 def test_an_import_on_four_devices_answers_as_the_folder_it_came_from(capsys, pictures, tmp_path):
     imported = str(tmp_path / "orbax")
     assert main(["import", "--source", str(ASSETS), "--out", imported]) == 0
     exact = answer(capsys, *pictures)
     ask.main(["--source", imported, "--devices", "4", *LENGTH, *pictures])
-    assert capsys.readouterr().out == exact.splitlines()[-1] + "\n"
+    assert capsys.readouterr().out.splitlines()[-1] == exact
 
 
 def refused(*args: str) -> str:
@@ -89,12 +90,12 @@ def changed_copy(tmp_path, name: str, change) -> str:
 def test_a_question_with_a_token_that_has_no_row_is_refused(pictures, tmp_path):
     """It would be read as the last row, whichever token it is; HF raises."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    token = {"id": 512, "content": "<differs>", **flags}
+    token = {"id": 640, "content": "<differs>", **flags}
     folder = changed_copy(
         tmp_path, "tokenizer.json", lambda found: found["added_tokens"].append(token)
     )
     message = refused("--source", folder, *pictures, "--question", "What <differs>?")
-    assert "has token '<differs>' with id 512, but the model's embedding has 512 rows" in message
+    assert "has token '<differs>' with id 640, but the model's embedding has 640 rows" in message
 
 
 def test_a_checkpoint_that_stops_at_endoftext_only_is_refused_as_a_run_refuses_it(
@@ -102,10 +103,10 @@ def test_a_checkpoint_that_stops_at_endoftext_only_is_refused_as_a_run_refuses_i
 ):
     """Its answers would run on past <|im_end|> to --max-tokens."""
     folder = changed_copy(
-        tmp_path, "generation_config.json", lambda found: found.update(eos_token_id=486)
+        tmp_path, "generation_config.json", lambda found: found.update(eos_token_id=614)
     )
     message = refused("--source", folder, *pictures)
-    assert "the tokenizer's eos_token is 488, but answers stop at [486]" in message
+    assert "the tokenizer's eos_token is 616, but answers stop at [614]" in message
 
 
 def test_a_picture_of_16_bits_is_answered_with_a_warning(capsys, pictures, tmp_path):

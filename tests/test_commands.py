@@ -45,9 +45,17 @@ SHORT = " ".join(
     eval.pairs=2 eval.batch=2 eval.samples=1 eval.every=3 checkpoint.every=3 log.samples_every=0
     """.split()
 )
+SHORT_SFT = " ".join(
+    f"--set {setting}"
+    for setting in """
+    steps=3 curriculum.stages.0.until=3 pairs_per_step=2 optim.warmup=1 eval.pairs=2 eval.batch=2
+    eval.samples=1 checkpoint.every=3 sft.changed_layer=0 sft.rank_layer=1 sft.things_layer=1
+    """.split()
+)  # the base of `folder` has two blocks
 NUMPY = "--set look.renderer=numpy --workers 1"
 SHORTENED = {
     "dig_jax.train": SHORT,
+    "dig_jax.sft": SHORT_SFT,
     "dig_jax.evaluate": SHORT,
     "dig_jax.doctor": SHORT,
     "scripts.study.compare_rewards": f"{SHORT} --group 2",
@@ -55,6 +63,8 @@ SHORTENED = {
     "dig_jax.data render": f"--pairs 2 {NUMPY}",
     "dig_jax.data make": f"--pairs 2 {NUMPY}",
     "dig_jax.ask": "--max-tokens 4",
+    "dig_jax.benchmark run": "--max-tokens 4 --limit 2 --rows 4 --fsdp 1",
+    "dig_jax.benchmark score": "--partial",
 }
 # Before a line: what it needs and no line above it makes.
 BEFORE = {
@@ -69,6 +79,8 @@ python -m dig_jax.data render --root data/tiny --preset quickstart
 python -m dig_jax.doctor --config configs/tiny_cpu.py
 python -m dig_jax.train --config configs/tiny_cpu.py --dry-run 2
 python -m dig_jax.train --config configs/tiny_cpu.py --set optim.rate=1e-4 --run-dir runs/mine
+python -m dig_jax.sft --config configs/tiny_sft.py
+python -m dig_jax.sft --config configs/tiny_sft.py --dry-run 2
 python -m dig_jax.evaluate --config configs/tiny_cpu.py --run-dir runs/mine --name before
 python -m dig_jax.evaluate --config configs/tiny_cpu.py --run-dir runs/mine --name after --from-run
 python -m dig_jax.evaluate --config configs/tiny_cpu.py --run-dir runs/mine --name best --from-best
@@ -85,6 +97,16 @@ python -m scripts.study.ablate --root runs/ablations --seeds 0 1 2 --jobs 2 --re
 python -m dig_jax.data make --preset tiny --root data/tiny128
 python -m dig_jax.data show --root data/tiny128 --out sheet.html
 python -m dig_jax.data export --root data/tiny128 --out hub
+python -m dig_jax.data questions --root data/tiny128 --out data/questions
+python -m dig_jax.data questions --check data/questions --apart data/tiny128
+python -m dig_jax.benchmark list --root data/questions
+python -m dig_jax.benchmark run --root data/questions --suite here --source FOLDER --out runs/suite/base
+python -m dig_jax.benchmark run --root data/questions --suite here --run runs/mine --out runs/suite/mine
+python -m dig_jax.benchmark compare runs/suite/base runs/suite/mine
+python -m dig_jax.benchmark report runs/suite/base runs/suite/mine --root data/questions --out report.html
+python -m dig_jax.benchmark questions --root data/questions --name pope --out q.jsonl
+python -m dig_jax.benchmark score --root data/questions --name pope --answers runs/suite/base/pope/answers.jsonl --out result.json
+python -m dig_jax.report runs/mine --html mine.html
 python -m dig_jax.data import hub --root data/back --split mixed
 python -m dig_jax.data
 """  # noqa: E501
@@ -112,6 +134,7 @@ CLOUD_STARTS += ("tpu/run.sh NAME --zone ZONE --wait --worker 0 -- gcloud ",)
 TESTED = {
     "scripts/env.sh": ".ci/run",
     "scripts/test.sh": ".ci/run",
+    "scripts/test.sh --all": ".ci/run",
     "scripts/parity.sh": ".ci/run",
     "scripts/train_mid.sh": "tests/scripts/test_mid.py",
     "scripts/train_mid.sh data/mid runs/mid": "tests/scripts/test_mid.py",
@@ -130,12 +153,32 @@ TESTED = {
     "python -m scripts.study.fuzz_config": "tests/scripts/test_fuzz_config.py",
     "python -m dig_jax.evaluate": "tests/test_train.py",
 }
+TESTED |= {
+    f"python -m dig_jax.serve --source assets/tiny_qwen3vl{more}": "tests/serve/test_command.py"
+    for more in ("", " --max-pixels 6144")
+}
+TESTED |= dict.fromkeys(
+    (
+        "python -m dig_jax.predict a.png b.jpg --source FOLDER --out boxes.png",
+        "python -m dig_jax.predict shots --run runs/mine --from-best --out boxes --json",
+    ),
+    "tests/test_predict.py",
+)
 READ = """
+python -m dig_jax.data render --root data/base --preset base
+python -m dig_jax.data questions --root data/base --splits base --allow-training --out data/base_questions
+python -m scripts.make.tiny_tokenizer --out runs/tiny_tokenizer --patch 8
+python -m scripts.make.base --tokenizer runs/tiny_tokenizer --out runs/tiny_fresh
+python -m dig_jax.sft --config configs/tiny_base.py
+python -m dig_jax.convert export --run runs/tiny_base --out assets/tiny_qwen3vl
 python -m dig_jax.data render --root data/mid --preset base --set look.width=256 --set look.height=192
 python -m dig_jax.data render --root data/mid --preset quickstart --set look.width=256 --set look.height=192
 python -m dig_jax.data make --preset paper --root data/paper
 python -m dig_jax.data make --preset paper --root data/paper --shards "$SLURM_ARRAY_TASK_ID/64"
 python -m dig_jax.data make --preset paper --root data/paper --shards "$JOB_COMPLETION_INDEX/64"
+python -m dig_jax.serve --source FOLDER --bucket 1024x768:2048 --pictures 2 --batch 16 --max-tokens 8192
+python -m dig_jax.serve --source FOLDER --host 0.0.0.0 --api-key-file key.txt
+python -m dig_jax.serve --run runs/mine --from-best --port 8001
 python -m dig_jax.convert import --source models/Qwen3-VL-8B-Thinking --out models/8b --dtype bfloat16
 python -m dig_jax.convert export --run gs://BUCKET/runs/pod_8b --out hf/pod_8b --dtype bfloat16
 python -m dig_jax.convert export --run runs/mid/grpo --out runs/mid/hf --dtype bfloat16
@@ -314,6 +357,7 @@ def shortened(text: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # some forty programs
 def test_the_command_lines_do_what_they_say(folder):
     """Each of RUN, in a process of its own, one after the other as a reader would."""
     flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONPATH": str(ROOT)}

@@ -27,22 +27,30 @@ ROOMS = {
     "sampler": "model",
     "learner": "boxes config inputs model sampler",
     "mesh": "common config inputs learner model sampler",
+    "engine": "config inputs mesh model sampler",
     "reward": "boxes common config",
     "data.records": "common",
     "data.scene": "common",
     "data.render": "common data.records data.scene",
     "data.corpus": "common data.records data.render data.scene",
     "data.inspect": "common data.corpus data.records data.scene",
+    "data.questions": "common data.corpus data.records data.scene",
     "data.exchange": "boxes common config data.records data.scene inputs",
     "data.feed": "boxes common config data.records data.scene inputs",
     "data": "common data.corpus data.inspect data.render data.scene",
     "scoring": "boxes common config data.feed reward",
+    "benchmarks": "boxes common inputs scoring",
+    "lessons": "benchmarks boxes common config data.feed data.records data.scene inputs learner "
+    "model",
     "pictures": "",
     "run": "common config data.feed hf inputs learner mesh model pictures reward sampler scoring",
+    "pages": "common config data.feed pictures run scoring",
+    "benchmark": "benchmarks common config engine inputs mesh pages run scoring",
+    "serve": "common config engine inputs model run",
     "convert": "common config data.feed hf inputs model run scoring",
     "doctor": "boxes common config data.feed hf inputs learner mesh model reward run",
-    "commands": "boxes common config data.feed data.inspect hf inputs learner mesh model pictures "
-    "reward run sampler scoring",
+    "commands": "benchmark boxes common config data.feed data.inspect engine hf inputs learner "
+    "lessons mesh model pages pictures reward run sampler scoring",
 }
 # Third-party package -> the rooms that may import it. Those not listed here are the core (numpy,
 # jax) and open to all; a package missing from both lists is an error.
@@ -50,12 +58,12 @@ DOORS = {
     "flax": "*",  # struct only: see test_flax_is_struct_only
     "optax": "learner reward",  # reward: optax.assignment alone
     "orbax": "run",
-    "grain": "data.feed",
+    "grain": "data.feed lessons",
     "absl": "data.feed",  # tells Grain's worker processes that no flags are to be parsed
     "array_record": "data.records",
     "msgpack": "data.records",
-    "PIL": "data.records data.exchange data.inspect inputs pictures",
-    "pyarrow": "data.exchange",
+    "PIL": "data.records data.exchange data.inspect data.questions inputs pages pictures",
+    "pyarrow": "common",
     "scipy": "reward data.scene data.inspect data.exchange",
     "transformers": "inputs",
     "safetensors": "hf",
@@ -67,6 +75,8 @@ DOORS = {
     "wandb": "run",
     "trackio": "run",
     "rich": "common run",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "bpy": "data.render",
     "mathutils": "data.render",
     "ray": "data.corpus",

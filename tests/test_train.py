@@ -243,6 +243,7 @@ def test_a_run_in_a_bucket_killed_and_continued_is_the_one_on_disk(config, strai
     assert mean == pytest.approx(facts["value"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_notice_before_the_first_step_ends_the_run_there(config, straight, tmp_path):
     run_dir = str(tmp_path / "early")
     process = start(config, run_dir, tmp_path)
@@ -252,6 +253,7 @@ def test_a_notice_before_the_first_step_ends_the_run_there(config, straight, tmp
     assert saved_steps(run_dir) == []
 
 
+@pytest.mark.slow
 def test_a_notice_in_a_validation_is_served_between_batches_and_the_resume_makes_it_whole(
     config, straight, tmp_path
 ):
@@ -361,6 +363,7 @@ def test_a_second_run_in_a_folder_that_is_in_use_ends_before_it_compiles(config,
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_a_run_refuses_to_continue_under_another_configuration(config, straight, tmp_path):
     other = dataclasses.replace(config, seed=config.seed + 1)
     process = start(other, config.run_dir, tmp_path)
@@ -369,6 +372,7 @@ def test_a_run_refuses_to_continue_under_another_configuration(config, straight,
     assert "seed" in printed
 
 
+@pytest.mark.slow
 def test_evaluation_of_the_trained_run_covers_every_held_out_pair(config, straight, tmp_path):
     finish(start(config, config.run_dir, tmp_path, "evaluate", "--name", "after", "--from-run"))
     with open(f"{config.run_dir}/eval_after.json") as file:

@@ -8,18 +8,22 @@ hold on to.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dig_jax.config import Config
+from dig_jax.learner.sft import Lesson, Lessons
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.layout import Layout
 from dig_jax.model.inputs import PromptInputs
 from dig_jax.model.qwen3vl import SeenImages
 from dig_jax.sampler.rollout import Rollout
 
-NAMES = ("reshard", "view", "sample", "update")
+NAMES = ("reshard", "view", "sample", "update", "sft_update")
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,20 @@ class PromptShape:
     image: tuple[int, int]
 
 
+def names_of(cfg: Config, *, seen: bool) -> list[str]:
+    """The phases of a step, in order.
+
+    seen  the vision tower is frozen, so that a step sees its images once
+    """
+    if cfg.learner == "sft":
+        return ["sft_update"]
+    return [name for name in NAMES[:-1] if seen or name != "view"]
+
+
 def phases(layout: Layout, shape: PromptShape) -> dict[str, Phase]:
-    """Every phase of a step, in order; without "view" where the vision tower is trained."""
+    """Every phase of `names_of`."""
+    if layout.cfg.learner == "sft":
+        return {"sft_update": _supervised(layout, shape)}
     state, weights = programs.state_shapes(layout), programs.rollout_shapes(layout)
     prompt, pixels = prompt_shapes(layout, shape), pixel_shapes(layout, shape)
     images = seen_shapes(layout, shape) if layout.tower_frozen else pixels
@@ -67,6 +83,32 @@ def phases(layout: Layout, shape: PromptShape) -> dict[str, Phase]:
     return found
 
 
+def _supervised(layout: Layout, shape: PromptShape) -> Phase:
+    """The update of a supervised step: its questions have one picture of the pairs' size."""
+    cfg, cells = layout.cfg, layout.model.cells(*shape.image)
+    pairs = questions = None
+    if cfg.sft.pairs_weight:
+        pairs = _lesson(layout, cfg.pairs_per_step, shape.tokens, shape.image, 2)
+    if cfg.sft.questions_per_step:
+        tokens = shape.tokens - cells
+        questions = _lesson(layout, cfg.sft.questions_per_step, tokens, shape.image, 1)
+    slots = np.arange(cells), cells + np.arange(cells)
+    program = programs.jit_sft_update(layout, slots)
+    return Phase(program, (programs.state_shapes(layout), Lessons(pairs, questions)), ())
+
+
+def _lesson(layout: Layout, rows: int, tokens: int, image: tuple[int, int], images: int) -> Lesson:
+    """Rows without labels of cells, as a released model is tuned."""
+    row = partial(_rows, layout, rows=rows)
+    ids, answer = row(jnp.int32), layout.cfg.rollout.max_tokens
+    return Lesson(
+        prompt=_prompt(ids, tokens, images),
+        images=row(jnp.uint8)(images, *image, 3),
+        tokens=ids(answer),
+        weight=row(jnp.float32)(answer),
+    )
+
+
 def _sample(layout: Layout, given: tuple, state: Any) -> Phase:
     """The rollout's program; of several the one that decodes with the largest caches."""
     found = programs.sampler_programs(layout, *given)
@@ -86,14 +128,17 @@ def bytes_per_device(tree: Any) -> int:
 
 def prompt_shapes(layout: Layout, shape: PromptShape) -> PromptInputs:
     """`Session.prompt_rows` of a step."""
-    row = _rows(layout, jnp.int32)
+    return _prompt(_rows(layout, jnp.int32), shape.tokens, 2)
+
+
+def _prompt(row: Callable, tokens: int, images: int) -> PromptInputs:
     return PromptInputs(
-        tokens=row(shape.tokens),
-        slot=row(shape.tokens),
-        positions=row(3, shape.tokens),
+        tokens=row(tokens),
+        slot=row(tokens),
+        positions=row(3, tokens),
         length=row(),
         next_position=row(),
-        grids=row(2, 2),
+        grids=row(images, 2),
     )
 
 
@@ -127,9 +172,9 @@ def answer_shapes(layout: Layout) -> tuple[Rollout, jax.ShapeDtypeStruct]:
     return rollout, floats(group, *parts)
 
 
-def _rows(layout: Layout, dtype) -> Callable[..., jax.ShapeDtypeStruct]:
-    """Shapes [B, ...] of a step's pairs, spread as they come."""
-    pairs, where = layout.cfg.pairs_per_step, sharding.batch_sharding(layout.mesh)
+def _rows(layout: Layout, dtype, *, rows: int = 0) -> Callable[..., jax.ShapeDtypeStruct]:
+    """Shapes [B, ...] of a step's rows (0: its pairs), spread as they come."""
+    pairs, where = rows or layout.cfg.pairs_per_step, sharding.batch_sharding(layout.mesh)
     return lambda *shape: jax.ShapeDtypeStruct((pairs, *shape), dtype, sharding=where)
 
 

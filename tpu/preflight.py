@@ -27,7 +27,7 @@ from dig_jax.model.sizes import released
 from dig_jax.run.session import with_adapters
 from tpu import gpu_target, slices
 from tpu.compile_phase import MARK, Request, Result
-from tpu.phases import NAMES, PromptShape
+from tpu.phases import NAMES, PromptShape, names_of
 from tpu.prompt_shape import prompt_shape
 from tpu.table import HEADING, explain, fits, row
 
@@ -118,14 +118,14 @@ def main(argv: list[str] | None = None) -> int:
         on = slices.find(args.slice)
         cfg, changes = fit_config(load_config(args.config, []), on, args.settings)
         model, shape = model_of(cfg, args.model), prompt_shape(cfg, args.model)
-        pairs = cfg.pairs_per_step // (cfg.grpo.minibatches * cfg.grpo.accumulate)
+        pairs = slice_rows(cfg)
         slices.check_mesh(on, (cfg.mesh.fsdp, cfg.mesh.tensor), model, pairs)
         check_compiler(on)
         if args.keep:
             os.makedirs(args.keep, exist_ok=True)
     seen = Layout(cfg, mesh=None, model=model).tower_frozen
-    names = [n for n in NAMES if n in (args.phase or NAMES) and (seen or n != "view")]
-    mesh = f"mesh {cfg.mesh.fsdp} x {cfg.mesh.tensor}, {cfg.pairs_per_step} pairs a step"
+    names = [n for n in names_of(cfg, seen=seen) if n in (args.phase or NAMES)]
+    mesh = f"mesh {cfg.mesh.fsdp} x {cfg.mesh.tensor}, {rows_text(cfg)} a step"
     print(f"{args.model or cfg.model.source} on {on.name}: {on.devices} devices, {mesh}")
     if changes:
         print("train with", " ".join(f"--set {change}" for change in changes))
@@ -138,6 +138,23 @@ def main(argv: list[str] | None = None) -> int:
     for result in over:
         print(explain(result, cfg))
     return 1 if over else 0
+
+
+def rows_text(cfg: Config) -> str:
+    """ "16 pairs and 8 questions": what a step learns from."""
+    if cfg.learner != "sft":
+        return f"{cfg.pairs_per_step} pairs"
+    counts = {"pairs": cfg.pairs_per_step if cfg.sft.pairs_weight else 0}
+    counts["questions"] = cfg.sft.questions_per_step
+    return " and ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def slice_rows(cfg: Config) -> int:
+    """Rows of a gradient slice, which the mesh has to divide."""
+    if cfg.learner != "sft":
+        return cfg.pairs_per_step // (cfg.grpo.minibatches * cfg.grpo.accumulate)
+    rows = cfg.pairs_per_step if cfg.sft.pairs_weight else cfg.sft.questions_per_step
+    return rows // cfg.sft.accumulate
 
 
 def check_compiler(on: slices.Slice) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def seed_of(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) > SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is no seed; use one of 0 to {SEED}")
     return int(text)
+
+
+def bucket_of(text: str) -> tuple[tuple[int, int], int]:
+    """ "640x480:1024" -> ((480, 640), 1024): height and width in pixels, prompt tokens."""
+    found = re.fullmatch(r"(\d+)x(\d+):(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT:TOKENS, as 640x480:1024")
+    width, height, tokens = map(int, found.groups())
+    return (height, width), tokens
 
 
 def within(kind: type, least: float, most: float) -> Callable[[str], float]:

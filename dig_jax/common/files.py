@@ -141,6 +141,18 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def swap_in(partial: Path, folder: Path) -> None:
+    """Put `partial` in the place of `folder`; at every moment one of them is complete."""
+    old = folder.parent / f".{folder.name}.old"
+    if folder.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        folder.rename(old)
+    partial.rename(folder)
+    if old.exists():
+        shutil.rmtree(old)
+
+
 @contextlib.contextmanager
 def telling_room(path: Path, remedy: str = "") -> Iterator[None]:
     """Within it, an error for want of room or rights is `NoRoom`: `path`, the room, a way on.

@@ -26,7 +26,8 @@ from dig_jax.config.reward import (
     published_reward,
 )
 from dig_jax.config.rollout import RolloutConfig
-from dig_jax.config.tree import Config, best_score
+from dig_jax.config.sft import SftConfig
+from dig_jax.config.tree import Config, best_score, has_reference
 
 __all__ = [
     "EVAL_SCORES",
@@ -46,11 +47,13 @@ __all__ = [
     "PromptConfig",
     "RewardConfig",
     "RolloutConfig",
+    "SftConfig",
     "Stage",
     "best_score",
     "config_hash",
     "config_text",
     "from_json",
+    "has_reference",
     "load_config",
     "published_reward",
     "to_json",

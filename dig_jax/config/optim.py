@@ -14,7 +14,8 @@ BELOW_1 = 0.999999  # float32 takes what is nearer for 1, and Adam would divide 
 class OptimConfig:
     rate: float = number(1e-6, least=1e-12, most=10)  # peak learning rate
     warmup: int = number(0, least=0, most=STEPS)  # steps of linear rise; step 0 already moves
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after warm-up, to 0 at steps
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"  # after warm-up (3)
+    decay: float = number(0.3, above=0, most=1)  # share of the steps in which wsd falls, the last
     b1: float = number(0.9, least=0, most=BELOW_1)  # Adam
     b2: float = number(0.999, least=0, most=BELOW_1)  # Adam
     eps: float = number(1e-8, least=1e-20, most=1)  # Adam
@@ -26,6 +27,8 @@ class OptimConfig:
     #     encodes its images once, for rollout, reference and every update. With lora.rank > 0
     #     everything but the adapters is frozen already.
     # (2) Not on norms, biases and embeddings.
+    # (3) linear and cosine fall from then on, wsd (warm-up, stable, decay) stays and falls on a
+    #     line at the end; all to 0 at `steps`.
 
     def __post_init__(self):
         typed.check_fields(self, "optim")

@@ -1,6 +1,7 @@
 """A run's whole configuration, and the rules between its sections."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dig_jax.common import typed
 from dig_jax.common.fields import SEED, number, place, require
@@ -17,14 +18,16 @@ from dig_jax.config.prompt import PromptConfig
 from dig_jax.config.reward import RewardConfig
 from dig_jax.config.rollout import RolloutConfig
 from dig_jax.config.rules import DRAWS, STEPS, check_local
+from dig_jax.config.sft import SftConfig
 
 
 @dataclass(frozen=True)
 class Config:
     name: str = "tiny"  # of the run, in logs and reports
+    learner: Literal["grpo", "sft"] = "grpo"  # which program runs it: train, or sft
     seed: int = number(0, least=0, most=SEED)  # root of every random draw
-    steps: int = number(60, least=1, most=STEPS)  # rollout batches; equals the last stage's `until`
-    pairs_per_step: int = number(16, least=1, most=2**16)  # B: of a rollout batch, in all
+    steps: int = number(60, least=1, most=STEPS)  # of training; equals the last stage's `until`
+    pairs_per_step: int = number(16, least=1, most=2**16)  # B: in all of a mesh
     run_dir: str = place("runs/tiny")  # all files of the run, but for checkpoint.root
     model: ModelSource = field(default_factory=ModelSource)
     data: DataConfig = field(default_factory=DataConfig)
@@ -32,6 +35,7 @@ class Config:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    sft: SftConfig = field(default_factory=SftConfig)  # read by the learner of that name
     optim: OptimConfig = field(default_factory=OptimConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
@@ -47,7 +51,7 @@ class Config:
         ok = self.steps * self.pairs_per_step <= DRAWS
         require(ok, "steps", self.steps, rule, "split the run, or take fewer")
         _check_stages(self)
-        _check_batches(self)
+        (_check_rows if self.learner == "sft" else _check_batches)(self)
         ok = not (self.lora.rank and self.optim.freeze)
         rule = f"adds nothing: lora.rank={self.lora.rank} freezes all but the adapters"
         require(ok, "optim.freeze", self.optim.freeze, rule, "drop one of the two")
@@ -60,6 +64,11 @@ class Config:
         ok = not decays or self.optim.warmup < self.steps
         rule = f"leaves no step of steps={self.steps} to decay"
         require(ok, "optim.warmup", self.optim.warmup, rule, "shorten it or lengthen the run")
+
+
+def has_reference(cfg: Config) -> bool:
+    """Whether a run keeps the weights that its KL pulls towards."""
+    return cfg.learner == "grpo" and cfg.grpo.kl_coef > 0
 
 
 def _check_stages(cfg: Config) -> None:
@@ -88,12 +97,25 @@ def _check_batches(cfg: Config) -> None:
     rule = f"is not a multiple of grpo.answer_slices={parts}"
     remedy = f"use rollout.group={parts * max(1, group // parts)} or fewer slices"
     require(group % parts == 0, "rollout.group", group, rule, remedy)
-    rule = f"is not a multiple of mesh.fsdp={fsdp}"
-    remedy = f"use {fsdp * max(1, cfg.eval.batch // fsdp)}"
-    require(cfg.eval.batch % fsdp == 0, "eval.batch", cfg.eval.batch, rule, remedy)
+
+
+def _check_rows(cfg: Config) -> None:
+    """Supervised rows are cut into slices, and these over the mesh, as GRPO's pairs are."""
+    each = cfg.sft.accumulate * cfg.mesh.fsdp * cfg.mesh.tensor
+    rows = {"pairs_per_step": cfg.pairs_per_step if cfg.sft.pairs_weight else 0}
+    rows["sft.questions_per_step"] = cfg.sft.questions_per_step
+    for name, count in rows.items():
+        rule = f"is not a multiple of sft.accumulate x mesh.fsdp x mesh.tensor = {each}"
+        require(count % each == 0, name, count, rule, f"use {max(each, count // each * each)}")
+    rule = "decodes in processes, which supervised rows do not"
+    require(not cfg.data.workers, "data.workers", cfg.data.workers, rule, "use 0: threads")
 
 
 def _check_validation(cfg: Config) -> None:
+    fsdp = cfg.mesh.fsdp
+    rule = f"is not a multiple of mesh.fsdp={fsdp}"
+    remedy = f"use {fsdp * max(1, cfg.eval.batch // fsdp)}"
+    require(cfg.eval.batch % fsdp == 0, "eval.batch", cfg.eval.batch, rule, remedy)
     beside = {*cfg.eval.splits, *filter(None, [cfg.eval.controls])}
     wrong = sorted(beside & {*cfg.data.buckets, cfg.data.eval_split})
     rule = "is trained on, or is data.eval_split, which is always validated"

@@ -21,8 +21,9 @@ import jax
 
 from dig_jax.common.commandline import place_of, within
 from dig_jax.convert.compare import compare, folder_side
-from dig_jax.convert.folders import export, import_folder, open_run, run_side
+from dig_jax.convert.folders import export, import_folder, run_side
 from dig_jax.hf import weights
+from dig_jax.run.trained import open_run
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

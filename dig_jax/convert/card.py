@@ -29,9 +29,9 @@ def card_text(cfg: Config, step: int, *, source: str, dtype: str) -> str:
     """
     base = base_model(source)
     parts = [
-        _front_matter(base, license_of(source)),
+        _front_matter(base, license_of(source), cfg.learner),
         f"# {cfg.name}, step {step}",
-        f"A Qwen3-VL that boxes the differences between two images, trained by GRPO with dig_jax "
+        f"A Qwen3-VL that {_purpose(cfg)}, trained by {_LEARNERS[cfg.learner]} with dig_jax "
         f"from {f'`{base}`' if base else 'the folder'} `{source}`. Weights in {dtype}.",
         "## Use",
         _use(cfg),
@@ -47,6 +47,20 @@ def card_text(cfg: Config, step: int, *, source: str, dtype: str) -> str:
         _limits(cfg),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+_LEARNERS = {"grpo": "GRPO", "sft": "supervised learning"}
+
+
+def _purpose(cfg: Config) -> str:
+    asked = cfg.learner == "sft" and cfg.sft.questions_per_step
+    questions = "answers questions about pictures" if asked else ""
+    pairs = "boxes the differences between two images" if _learns_pairs(cfg) else ""
+    return " and ".join(filter(None, (pairs, questions)))
+
+
+def _learns_pairs(cfg: Config) -> bool:
+    return cfg.learner == "grpo" or cfg.sft.pairs_weight > 0
 
 
 def base_model(source: str) -> str | None:
@@ -67,13 +81,16 @@ def license_of(source: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _front_matter(base: str | None, license_name: str | None) -> str:
+def _front_matter(base: str | None, license_name: str | None, learner: str) -> str:
     lines = ["library_name: transformers", "pipeline_tag: image-text-to-text"]
     if base:
         lines.append(f"base_model: {base}")
     if license_name:
         lines.append(f"license: {license_name}")
-    lines += ["tags:", *(f"- {tag}" for tag in ("qwen3_vl", "difference-grounding", "grpo", "jax"))]
+    lines += [
+        "tags:",
+        *(f"- {tag}" for tag in ("qwen3_vl", "difference-grounding", learner, "jax")),
+    ]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -88,6 +105,12 @@ def _use(cfg: Config) -> str:
 
 
 def _data(cfg: Config) -> str:
+    asked = cfg.learner == "sft" and cfg.sft.questions_per_step
+    questions = f"Questions of `{cfg.sft.questions_root}`: {cfg.sft.questions}." if asked else ""
+    return "\n\n".join(filter(None, (_pairs(cfg) if _learns_pairs(cfg) else "", questions)))
+
+
+def _pairs(cfg: Config) -> str:
     names = {name: "training" for name in cfg.data.buckets} | {cfg.data.eval_split: "held out"}
     lines = [
         f"- `{name}` ({use}): {_split(copy_of(cfg.data.root, name))}" for name, use in names.items()
@@ -102,6 +125,7 @@ def _split(folder: Path) -> str:
         return SEED_MISSING
     manifest = json.loads(path.read_text())
     request, settings = manifest.get("request", {}), manifest.get("settings", {})
+    request = request.get("draw", request)  # older splits have it flat
     low, high = request.get("k_low"), request.get("k_high")
     parts = [f"{manifest.get('pairs')} pairs, seed {request.get('seed')}"]
     parts.append(f"{low} differences" if low == high else f"{low} to {high} differences")
@@ -116,25 +140,42 @@ def _split(folder: Path) -> str:
 
 
 def _training(cfg: Config) -> str:
-    reward, optim, rollout = cfg.reward, cfg.optim, cfg.rollout
+    optim = cfg.optim
     stages = "; ".join(
         f"until step {stage.until} "
         + ", ".join(f"{name} {share:g}" for name, share in stage.weights.items())
         for stage in cfg.curriculum.stages
     )
-    facts = {
+    facts = _learning(cfg) | {
+        "rate": f"{optim.rate:g}, {optim.schedule} after {optim.warmup} steps of warm-up",
+        "frozen": ", ".join(optim.freeze) or "nothing",
+        "curriculum": stages if _learns_pairs(cfg) else "",
+        "precision": f"float32 weights, {cfg.model.compute_dtype} matmuls",
+    }
+    facts = {name: value for name, value in facts.items() if value}
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
+
+def _learning(cfg: Config) -> dict[str, str]:
+    """What the learner is set to, by name."""
+    if cfg.learner == "sft":
+        pairs = cfg.pairs_per_step if _learns_pairs(cfg) else 0
+        rows = f"{pairs} pairs and {cfg.sft.questions_per_step} questions each"
+        weights = ("changed_weight", "things_weight")
+        dense = ", ".join(f"{name} {getattr(cfg.sft, name):g}" for name in weights)
+        return {
+            "steps": f"{cfg.steps} planned, {rows}, seed {cfg.seed}",
+            "loss": f"cross-entropy on true answers; labels of cells: {dense}",
+        }
+    reward, rollout = cfg.reward, cfg.rollout
+    return {
         "steps": f"{cfg.steps} planned, {cfg.pairs_per_step} pairs each, seed {cfg.seed}",
         "rollout": f"{rollout.group} answers a pair, at most {rollout.max_tokens} tokens, "
         f"temperature {rollout.temperature:g}",
         "reward": f"{reward.w_format:g} format + {reward.w_f1:g} F1@{reward.iou_threshold:g} + "
         f"{reward.w_iou:g} mean IoU, Hungarian matching",
         "KL": f"{cfg.grpo.kl_coef:g} to the {cfg.curriculum.reference} reference",
-        "rate": f"{optim.rate:g}, {optim.schedule} after {optim.warmup} steps of warm-up",
-        "frozen": ", ".join(optim.freeze) or "nothing",
-        "curriculum": stages,
-        "precision": f"float32 weights, {cfg.model.compute_dtype} matmuls",
     }
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def _scores(cfg: Config, step: int) -> str:

@@ -6,6 +6,7 @@ records      a pair as bytes, shards of pairs, splits as checked folders
 corpus       splits on a disk: planned, made, shared out, verified
 inspect      what a corpus is like, for people
 exchange     to and from other formats
+questions    about single pictures, in the formats of benchmarks
 feed         what training and evaluation read
 
 At this root are the verbs of `python -m dig_jax.data`.

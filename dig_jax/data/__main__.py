@@ -8,17 +8,16 @@
     python -m dig_jax.data show   --root data/paper                 a contact sheet in HTML
     python -m dig_jax.data export --root data/paper --out DIR       parquet, COCO, jsonl, a card
     python -m dig_jax.data import FILE --root R --split S           parquet to records
+    python -m dig_jax.data questions --root data/paper --out DIR    in the formats of benchmarks
 
 Each verb has --help.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
 
-from dig_jax.data.render.supervise import RenderFailed
+from dig_jax.common.verbs import run_verb
 
 # verb -> the module with its add_arguments(parser, verb) and run(args, verb) -> exit status
 VERBS = {
@@ -30,33 +29,14 @@ VERBS = {
     "import": "dig_jax.data.exchange.imports",
     "stats": "dig_jax.data.inspect.stats",
     "show": "dig_jax.data.inspect.show",
+    "questions": "dig_jax.data.questions.command",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; a wrong request ends with its message and status 1 or 2."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] not in VERBS:
-        print(__doc__.strip())
-        known = not argv or argv[0] in ("-h", "--help")
-        if not known:
-            print(f"\nunknown verb {argv[0]!r}; use one of {', '.join(VERBS)}", file=sys.stderr)
-        return 0 if known else 2
-    verb, *rest = argv
-    module = importlib.import_module(VERBS[verb])
-    parser = argparse.ArgumentParser(prog=f"python -m dig_jax.data {verb}")
-    module.add_arguments(parser, verb)
-    args = parser.parse_args(rest)
-    try:
-        return module.run(args, verb)
-    except (KeyError, TypeError, ValueError, OSError, RenderFailed, RuntimeError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        print(f"{verb}: {text}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        note = "what is whole is kept, the same command continues"
-        print(f"{verb}: stopped; {note}", file=sys.stderr)
-        return 130
+    kept = "what is whole is kept, the same command continues"
+    return run_verb("dig_jax.data", __doc__, VERBS, argv, kept=kept)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@
     <root>/<split>/pairs-00000-of-00004.json          its count, sha256, settings, counters
     <root>/<split>/manifest.json                      all of them, versions and totals
 
-A shard has its final name only when it is whole: it is written as `.tmp-N-HOST-PID`, closed,
-re-opened and counted (an ArrayRecord file that was never closed opens without an error and has
-0 records).
+A shard has its final name only when it is whole: it is written as `.tmp-N-HOST-PID`, closed, and
+counted (an ArrayRecord file that was never closed opens without an error and has 0 records).
 """
 
 from __future__ import annotations
@@ -201,20 +200,14 @@ def count_records(path: Path) -> int:
 
 def read_shard(path: Path) -> list[bytes]:
     """All records of a shard, in order."""
-    reader = ArrayRecordReader(str(path))
-    try:
+    with contextlib.closing(ArrayRecordReader(str(path))) as reader:
         return reader.read_all() if reader.num_records() else []
-    finally:
-        reader.close()
 
 
 def read_record(path: Path, index: int) -> bytes:
     """One record of a shard."""
-    reader = ArrayRecordReader(str(path))
-    try:
+    with contextlib.closing(ArrayRecordReader(str(path))) as reader:
         return reader.read([index])[0]
-    finally:
-        reader.close()
 
 
 def open_split(folder: str | Path, allow_partial: bool = False, verify: bool = True) -> list[Path]:

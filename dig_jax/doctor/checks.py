@@ -97,7 +97,7 @@ def template(cfg: Config, opened: Opened) -> Finding:
     """Which chat template it is."""
     processor, inputs = opened
     digest = hashlib.sha256(str(processor.tokenizer.chat_template).encode()).hexdigest()
-    thought = "opens a thought" if opens_thought(processor, inputs) else "opens no thought"
+    thought = "opens a thought" if opens_thought(processor, inputs.row(0)) else "opens no thought"
     return Finding(f"sha256 {digest[:12]}, {thought}")
 
 

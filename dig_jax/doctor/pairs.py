@@ -5,6 +5,7 @@ Functions as in `checks`: the configuration and what other checks have found in,
 
 import numpy as np
 
+from dig_jax.boxes import boxes_text, reading_order
 from dig_jax.config import Config
 from dig_jax.data.feed.checks import check_scored, drawn_splits, scored_splits
 from dig_jax.data.feed.curriculum import index_table
@@ -13,7 +14,6 @@ from dig_jax.data.feed.source import PairSource
 from dig_jax.doctor.findings import Finding
 from dig_jax.doctor.selftest import Probe, check_reward
 from dig_jax.inputs.prompt import Processor, encode_answer
-from dig_jax.learner.sft import answer_text, reading_order
 from dig_jax.model.inputs import PromptInputs
 
 PROBED = 64  # first pairs of a split whose true answers are read
@@ -99,7 +99,7 @@ def answers(cfg: Config, opened: tuple[Processor, PromptInputs], *sources: PairS
 
 def answer_length(processor: Processor, boxes_unit: np.ndarray) -> int:
     """Tokens of the true answer to boxes f32[n, 4], end token included."""
-    return len(encode_answer(processor, answer_text(reading_order(boxes_unit))))
+    return len(encode_answer(processor, boxes_text(reading_order(boxes_unit))))
 
 
 def reward(cfg: Config, *sources: PairSource) -> Finding:

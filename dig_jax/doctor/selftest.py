@@ -9,10 +9,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dig_jax.boxes import QWEN_SIDE, pad_boxes
+from dig_jax.boxes import QWEN_SIDE, boxes_text, pad_boxes, reading_order
 from dig_jax.config import Config, RewardConfig
 from dig_jax.doctor.findings import Finding
-from dig_jax.learner.sft import answer_text, reading_order
 from dig_jax.reward.answers import make_answer_reward
 from dig_jax.reward.custom import RewardError
 
@@ -87,9 +86,9 @@ def answers_to(cfg: RewardConfig, truth: np.ndarray) -> dict[str, str]:
     truth  f32[n, 4], unit frame
     """
     answers = {
-        "true": answer_text(reading_order(truth)),
-        "shifted": answer_text(reading_order(half_off(truth))),
-        "empty": answer_text(truth[:0]),
+        "true": boxes_text(reading_order(truth)),
+        "shifted": boxes_text(reading_order(half_off(truth))),
+        "empty": boxes_text(truth[:0]),
         "prose": PROSE,
     }
     return {name: THOUGHTS[cfg.think] + answers[name] for name in NAMES}

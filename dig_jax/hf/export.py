@@ -13,7 +13,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from dig_jax.common import locks
-from dig_jax.common.files import telling_room, write_json
+from dig_jax.common.files import swap_in, telling_room, write_json
 from dig_jax.common.json_files import read_json
 from dig_jax.hf import settings
 from dig_jax.hf.checksums import CHECKSUMS, write_checksums
@@ -107,7 +107,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         write_checksums(partial)
         for path in (*partial.rglob("*"), partial):
             _sync(path)
-        _swap_in(partial, folder)
+        swap_in(partial, folder)
         _sync(folder.parent)
 
 
@@ -182,18 +182,6 @@ def _pack(specs: dict, itemsize: int, shard_bytes: int) -> list[list[str]]:
             shards[-1].append(key)
             room -= size
     return shards
-
-
-def _swap_in(partial: Path, folder: Path) -> None:
-    """Put `partial` in the place of `folder`; at every moment one of them is complete."""
-    old = folder.parent / f".{folder.name}.old"
-    if folder.exists():
-        if old.exists():
-            shutil.rmtree(old)
-        folder.rename(old)
-    partial.rename(folder)
-    if old.exists():
-        shutil.rmtree(old)
 
 
 def _sync(path: Path) -> None:

@@ -24,6 +24,7 @@ from dig_jax.model.specs import named_specs
 
 SINGLE, INDEX, HEAD = "model.safetensors", "model.safetensors.index.json", "lm_head.weight"
 _WEIGHTS = (".safetensors", ".index.json", *foreign.OTHERS)
+_SAMPLES, _SAMPLE = 32, 2**16  # of a file of weights: places, and bytes at each
 _SPEAK_FOR_OTHERS = (foreign.ADAPTER, "trainer_state.json")  # of weights that do not travel
 
 
@@ -165,18 +166,24 @@ def digest_files(files: Iterable[epath.Path]) -> str | None:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12] if lines else None
 
 
-def digest_headers(folder: epath.Path) -> str | None:
-    """Twelve hex digits of names, sizes and headers of a folder's safetensors; None without any.
+def digest_weights(folder: epath.Path) -> str | None:
+    """Twelve hex digits of a folder's safetensors; None without any.
 
-    Tensors are not read: another checkpoint of the same shapes, sizes and names is not told apart.
+    Of each its name, size and header, and `_SAMPLE` bytes at `_SAMPLES` places, the last ones among
+    them: training moves every tensor that it trains, so that checkpoints of the same shapes are
+    told apart without reading gigabytes. A byte that is changed elsewhere is not seen.
     """
     digest = hashlib.sha256()
     files = sorted(path for path in folder.iterdir() if path.name.endswith(".safetensors"))
     for file in files:
+        length = file.stat().length
+        digest.update(f"{file.name} {length} ".encode())
         with file.open("rb") as stream:
             size = stream.read(8)
-            header = size + stream.read(min(int.from_bytes(size, "little"), CHUNK))
-        digest.update(f"{file.name} {file.stat().length} ".encode() + header)
+            digest.update(size + stream.read(min(int.from_bytes(size, "little"), CHUNK)))
+            for place in range(1, _SAMPLES + 1):
+                stream.seek(max(0, length * place // _SAMPLES - _SAMPLE))
+                digest.update(stream.read(_SAMPLE))
     return digest.hexdigest()[:12] if files else None
 
 

@@ -37,6 +37,11 @@ def upright_size(data: bytes) -> tuple[int, int]:
     return _tolerant(_upright_size, data)
 
 
+def file_header(data: bytes) -> tuple[str, int]:
+    """(Pillow's name of a file's format, pixels that it holds), nothing decoded; ValueError."""
+    return _tolerant(_header, data)
+
+
 def depth_fault(image: Image.Image) -> str | None:
     """Why a picture has no bytes for pixels and what to do; None for one that has.
 
@@ -55,6 +60,11 @@ def depth_fault(image: Image.Image) -> str | None:
 def _upright(data: bytes) -> Image.Image:
     with Image.open(io.BytesIO(data)) as image:
         return ImageOps.exif_transpose(image)
+
+
+def _header(data: bytes) -> tuple[str, int]:
+    with Image.open(io.BytesIO(data)) as image:
+        return image.format, image.width * image.height
 
 
 def _upright_size(data: bytes) -> tuple[int, int]:

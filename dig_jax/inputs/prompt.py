@@ -48,7 +48,7 @@ def make_prompt(
     if len(questions) != len(sizes):
         raise ValueError(f"{len(questions)} questions for {len(sizes)} rows of images; one each")
     ids = [
-        _render(cfg, processor, question, len(row))
+        render(cfg, processor, question, len(row))
         for question, row in zip(questions, sizes, strict=True)
     ]
     names = names or [f"row {n}" for n in range(len(ids))]
@@ -106,10 +106,9 @@ def repeat_prompt(prompt: PromptInputs, rows: int) -> PromptInputs:
     return jax.tree.map(lambda a: np.repeat(a, rows, axis=0), prompt)
 
 
-def opens_thought(processor: Processor, prompt: PromptInputs) -> bool:
-    """Whether prompts end inside a thought, by their template: answers hold only `</think>`."""
-    text = processor.tokenizer.decode(prompt.tokens[0, : prompt.length[0]])
-    return text.rstrip().endswith("<think>")
+def opens_thought(processor: Processor, ids: Sequence[int]) -> bool:
+    """Whether a prompt ends inside a thought, by its template: answers hold only `</think>`."""
+    return processor.tokenizer.decode(ids).rstrip().endswith("<think>")
 
 
 def decode_answers(
@@ -236,15 +235,23 @@ def _check_length(cfg: PromptConfig, config: ModelConfig, length, answer, sizes,
         )
 
 
-def _render(cfg: PromptConfig, processor: Processor, question: str, images: int) -> list[int]:
+def render(cfg: PromptConfig, processor: Processor, question: str, images: int) -> list[int]:
     """The chat template's text of one row as ids, one image token per image."""
     content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+    turns = [{"role": "user", "content": content}]
+    return render_turns(processor, turns, add_vision_id=cfg.add_vision_id)
+
+
+def render_turns(
+    processor: Processor, turns: Sequence[dict[str, Any]], *, add_vision_id: bool = False
+) -> list[int]:
+    """The chat template's text of a conversation as ids, the assistant's next turn opened.
+
+    turns  {"role": ..., "content": [{"type": "image"} | {"type": "text", "text": ...}, ...]}
+    """
     try:
         text = processor.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            tokenize=False,
-            add_generation_prompt=True,
-            add_vision_id=cfg.add_vision_id,
+            turns, tokenize=False, add_generation_prompt=True, add_vision_id=add_vision_id
         )
     except Exception as error:  # a template is a program: jinja raises whatever it meets
         raise ValueError(

@@ -7,7 +7,7 @@ slices, turns, packing       which pairs and answers are computed together
 advantage, objective, loss   the pieces and their published variants
 optim        AdamW whose rate is a function of the step
 trainable    which parameters move
-sft          the cold start: cross-entropy on true answers
+sft, cells, asked   the other learner: cross-entropy on true answers, and on dense labels
 
 Imports: boxes, config, inputs, model, sampler.
 """

@@ -59,10 +59,10 @@ def make_update(
     ->        TrainState with `step` advanced; metrics f32[] by name; and of every answer the
               advantage f32[B, G] and the parts of the loss f32[updates, B / minibatches, G]
 
-    Runs epochs x minibatches optimiser updates, each over `accumulate` slices of pairs. An update
-    whose loss or gradient is not finite moves nothing, nor does any after it: `finite` is then 0.
-    One without a gradient, all of whose groups are flat or whose answers are masked, moves neither
-    weights nor moments, by which earlier gradients would go on; `moved` is the share of others.
+    Runs epochs x minibatches optimiser updates, each over `accumulate` slices of pairs. Where loss
+    or gradient is not finite nothing moves, nor after it: `finite` is then 0. Without a gradient
+    (flat groups, masked answers) neither weights nor moments move, by which earlier gradients would
+    go on; `moved` is the share of others.
     """
     judge = make_judge(cfg, config, temperature=temperature, part_weights=part_weights)
     gradient = make_gradient(cfg, config, temperature=temperature)
@@ -89,11 +89,9 @@ def make_update(
             seen = {"grad_norm": norm, "moved": moves.astype(jnp.float32)}
             return (*new, good), (metrics | seen, parts)
 
-        start = (part, state.opt_state, jnp.bool_(True))
-        updates = jnp.arange(cfg.epochs * cfg.minibatches)
-        (part, opt_state, good), (metrics, parts) = jax.lax.scan(move, start, updates)
-        params = join(part, frozen)
-        state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
+        start, updates = (part, state.opt_state, jnp.bool_(True)), cfg.epochs * cfg.minibatches
+        (part, opt_state, good), (metrics, parts) = jax.lax.scan(move, start, jnp.arange(updates))
+        state = state.replace(params=join(part, frozen), opt_state=opt_state, step=state.step + 1)
         metrics = {n: x.max() if n.endswith("_max") else x.mean() for n, x in metrics.items()}
         metrics |= {"flat_groups": flat.mean(), "finite": good.astype(jnp.float32)}
         return state, metrics, {"advantage": answers.advantage, **parts}

@@ -57,7 +57,7 @@ def make_schedule(cfg: OptimConfig, steps: int) -> Callable[[jax.Array], jax.Arr
     """step i32[] -> learning rate f32[] > 0 for 0 <= step < steps.
 
     Rises to `rate` over the first `warmup` steps (step 0 has rate / warmup), then stays, or
-    falls on a line or a half cosine that would reach 0 at `steps`.
+    falls on a line or a half cosine that would reach 0 at `steps`, at once or at last.
     """
     if cfg.schedule != "constant" and cfg.warmup >= steps:
         raise ValueError(
@@ -72,6 +72,7 @@ def make_schedule(cfg: OptimConfig, steps: int) -> Callable[[jax.Array], jax.Arr
             "constant": jnp.ones_like(done),
             "linear": 1 - done,
             "cosine": 0.5 * (1 + jnp.cos(jnp.pi * done)),
+            "wsd": jnp.minimum(1.0, (steps - step) / (steps * cfg.decay)),
         }[cfg.schedule]
         return cfg.rate * rise * fall
 

@@ -17,8 +17,8 @@ class TrainState:
     params     f32, nested dict of the Spec table
     opt_state  of `optim.make_optimizer`
     reference  trained part of the params that the KL pulls towards, in `grpo.reference`'s form;
-               None when grpo.kl_coef is 0
-    step       i32[]   rollout batches done
+               None in a run without a KL (`has_reference`)
+    step       i32[]   steps done
     """
 
     params: Params
@@ -28,14 +28,14 @@ class TrainState:
 
     @classmethod
     def start(
-        cls, params: Params, optimizer: Optimizer, cfg: GrpoConfig, trained: frozenset[str]
+        cls, params: Params, optimizer: Optimizer, cfg: GrpoConfig | None, trained: frozenset[str]
     ) -> "TrainState":
-        """Step 0: the policy is its own reference."""
+        """Step 0: the policy is its own reference; None in place of `cfg`: there is none."""
         part = split(params, trained)[0]
         return cls(
             params=params,
             opt_state=optimizer.init(part),
-            reference=as_reference(cfg, part) if cfg.kl_coef else None,
+            reference=as_reference(cfg, part) if cfg and cfg.kl_coef else None,
             step=jnp.int32(0),
         )
 

@@ -4,22 +4,25 @@
     view      images -> what the vision tower makes of them, where it is frozen
     sample    rollout weights, prompt, images -> Rollout; several programs with rollout.chunk
     update    TrainState, Rollout, rewards, how answers are packed -> TrainState
+    sft_update  TrainState, rows with true answers -> TrainState
 
 `train` runs them; `tpu/preflight.py` compiles the same ones ahead of time. `sampler_programs` has
 the programs of `sample` one by one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from dig_jax.config import has_reference
 from dig_jax.inputs.decoding import Decoding
 from dig_jax.learner.grpo import make_update
 from dig_jax.learner.optim import Optimizer, make_optimizer, opt_shardings
 from dig_jax.learner.packing import Packing, Plan, make_packing, make_plan, used
+from dig_jax.learner.sft import make_sft_update
 from dig_jax.learner.state import TrainState
 from dig_jax.learner.trainable import split
 from dig_jax.mesh import sharding
@@ -42,7 +45,8 @@ def optimizer_of(layout: Layout) -> Optimizer:
 
 def start_state(layout: Layout, params: Params) -> TrainState:
     """Step 0 (`TrainState.start`), traceable."""
-    return TrainState.start(params, optimizer_of(layout), layout.cfg.grpo, layout.trained)
+    reference = layout.cfg.grpo if has_reference(layout.cfg) else None
+    return TrainState.start(params, optimizer_of(layout), reference, layout.trained)
 
 
 def state_shardings(layout: Layout) -> TrainState:
@@ -55,7 +59,7 @@ def state_shardings(layout: Layout) -> TrainState:
     return TrainState(
         params=layout.shardings,
         opt_state=opt_shardings(optimizer_of(layout), shapes, where, whole),
-        reference=reference if cfg.grpo.kl_coef else None,
+        reference=reference if has_reference(cfg) else None,
         step=whole,
     )
 
@@ -88,6 +92,22 @@ def jit_update(layout: Layout) -> Callable:
 
     spread_update.__name__ = "update"  # as JAX's log of compilations and profiles show it
     where = (state_shardings(layout), sharding.replicated(mesh), None)
+    return layout.jit(spread_update, donate_argnums=0, out_shardings=where)
+
+
+def jit_sft_update(layout: Layout, slots: Sequence[np.ndarray]) -> Callable:
+    """`sft.make_sft_update`, whose `slots` these are; the state that it is given is used up.
+
+    Compiled once per shape of rows.
+    """
+    cfg, mesh = layout.cfg, layout.mesh
+    update = make_sft_update(cfg.sft, layout.model, optimizer_of(layout), layout.trained, slots)
+
+    def spread_update(state, lessons):
+        return update(state, sharding.spread(lessons, mesh))
+
+    spread_update.__name__ = "sft_update"
+    where = (state_shardings(layout), sharding.replicated(mesh))
     return layout.jit(spread_update, donate_argnums=0, out_shardings=where)
 
 

@@ -24,7 +24,6 @@ from jax.ad_checkpoint import checkpoint_name
 from dig_jax.model import dot_attention as dot
 from dig_jax.model import packed_attention as pack
 from dig_jax.model import plain_attention as plain
-from dig_jax.model import splash
 from dig_jax.model.plain_attention import NEGATIVE
 
 CUDNN_HEAD = 128  # cuDNN wants head_dim a multiple of 8 up to this (256 on newer cards)
@@ -46,6 +45,13 @@ def choose(request: str, *, platform: str, dtype: str, head_dims: Sequence[int])
         best = _best(platform, dtype, head_dims)
         raise ValueError(f"model.attention={request!r} {problem}; use auto (here: {best})")
     return request
+
+
+def _splash():
+    """The TPU's kernels, imported where they are asked for: Pallas takes a second."""
+    from dig_jax.model import splash
+
+    return splash
 
 
 def _best(platform: str, dtype: str, head_dims: Sequence[int]) -> str:
@@ -79,7 +85,7 @@ def full(kind: str, q: jax.Array, k: jax.Array, v: jax.Array, inside: jax.Array)
     ->       f[E, U, N, H]
     """
     if kind.startswith("splash"):  # names "o" itself
-        return splash.full(q, k, v, inside, interpret=kind != "splash")
+        return _splash().full(q, k, v, inside, interpret=kind != "splash")
     named = {"xla": plain.full_xla, "chunked": plain.full_chunked}
     compute = named.get(kind) or dot.full_dot(kind)
     return checkpoint_name(compute(q, k, v, inside), "o")
@@ -93,7 +99,7 @@ def causal(kind: str, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     ->    f[B, G, T, N, H]
     """
     if kind.startswith("splash"):
-        return splash.causal(q, k, v, interpret=kind != "splash")
+        return _splash().causal(q, k, v, interpret=kind != "splash")
     named = {"xla": plain.causal_xla, "chunked": plain.causal_chunked}
     compute = named.get(kind) or dot.causal_dot(kind)
     return checkpoint_name(compute(q, k, v), "o")
@@ -117,7 +123,7 @@ def answers(
 
     """
     if kind.startswith("splash"):
-        return splash.answers(q, k, v, *prompt, prompt_valid, interpret=kind != "splash")
+        return _splash().answers(q, k, v, *prompt, prompt_valid, interpret=kind != "splash")
     named = {"xla": plain.answers_xla, "chunked": plain.answers_chunked}
     compute = named.get(kind) or dot.answers_dot(kind)
     return checkpoint_name(compute(q, k, v, prompt, prompt_valid), "o")
@@ -148,7 +154,7 @@ def packed(
     how = {"prompt": prompt, "prompt_valid": prompt_valid, "owner": owner, "reach": reach}
     how["longest"] = longest
     if kind.startswith("splash"):
-        return splash.packed(q, k, v, **how, interpret=kind != "splash")
+        return _splash().packed(q, k, v, **how, interpret=kind != "splash")
     named = {"xla": pack.packed_xla, "chunked": pack.packed_chunked}
     compute = named.get(kind) or pack.packed_dot(kind)
     return checkpoint_name(compute(q, k, v, **how), "o")

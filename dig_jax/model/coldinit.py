@@ -7,6 +7,7 @@ in image A and subtracts what it finds.
 """
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +18,33 @@ from dig_jax.model.params import Params, init_params
 from dig_jax.model.specs import model_specs
 
 
+@dataclass(frozen=True)
+class Codes:
+    """Rows of an untied head by which states say what they show, or what they look for.
+
+    rows   i32[n]  all of them
+    shown  i32[m]  what a cell shows
+    asked  i32[m]  what a question asks for, in the same order
+    """
+
+    rows: np.ndarray
+    shown: np.ndarray
+    asked: np.ndarray
+
+
 def comparing_init(
-    config: ModelConfig, cells: tuple[int, int], *, key: jax.Array, layers: int = 2
+    config: ModelConfig,
+    cells: tuple[int, int],
+    *,
+    key: jax.Array,
+    layers: int = 2,
+    codes: Codes | None = None,
 ) -> Params:
     """Float32 parameters whose first `layers` text layers subtract image A from image B.
 
     cells   merged rows and columns of each image; fixes how far B's positions lie after A's
     layers  text layers that start as a comparison
+    codes   the next layer starts as a search: what asks for a code reads what shows it
     """
     specs = model_specs(config)
     params = init_params(specs, key=key, scale=1.0)
@@ -34,6 +55,8 @@ def comparing_init(
     _similarity_attention(params["vision"]["blocks"], draw)
     # image B's positions all lie max(rows, cols) + 2 after image A's: the image and two markers
     _twin_attention(params["blocks"], config, shift=max(cells) + 2, layers=layers, draw=draw)
+    if codes is not None:
+        _search_attention(params, config, codes, layer=layers, draw=draw)
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
 
 
@@ -113,6 +136,33 @@ def _twin_attention(
         blocks["wq"][layer, :, ::group] = back
         blocks["wo"][layer, ::group] = -0.7 * value.transpose(1, 2, 0)
         blocks["q_norm"][layer] = blocks["k_norm"][layer] = math.sqrt(2.0)
+
+
+def _search_attention(
+    params: Params, config: ModelConfig, codes: Codes, *, layer: int, draw: np.random.Generator
+) -> None:
+    """Even query heads look for what shows the code that they ask for, wherever it is, and add it.
+
+    Codes are orthogonal, an asked one is the shown one turned; the query projection turns back, so
+    that a token matches neither itself nor what is as it is. Keys lie in the slowest quarter of
+    the rotary frequencies, which tell places least.
+    """
+    c, blocks = config.text, params["blocks"]
+    turn = _orthonormal(c.width, c.width, draw)
+    head = params["head"]
+    head[:, codes.rows] = 2 * _orthonormal(c.width, len(codes.rows), draw)
+    head[:, codes.asked] = turn.T @ head[:, codes.shown]
+    group, half = c.heads // c.kv_heads, c.head_dim // 2
+    slow = np.arange(c.head_dim) % half >= half - half // 4 - 1
+    key = _orthonormal(c.width, c.kv_heads * c.head_dim, draw)
+    key = key.reshape(c.width, c.kv_heads, c.head_dim) * math.sqrt(c.width / c.head_dim)
+    key *= np.where(slow, 1.0, 0.1)
+    value = _orthonormal(c.width, c.kv_heads * c.head_dim, draw)
+    value = value.reshape(c.width, c.kv_heads, c.head_dim)
+    blocks["wk"][layer], blocks["wv"][layer] = key, value
+    blocks["wq"][layer, :, ::group] = np.einsum("ij,jkh->ikh", turn.T, key)
+    blocks["wo"][layer, ::group] = 0.7 * value.transpose(1, 2, 0)
+    blocks["q_norm"][layer] = blocks["k_norm"][layer] = math.sqrt(2.0)
 
 
 def _orthonormal(rows: int, cols: int, draw: np.random.Generator) -> np.ndarray:

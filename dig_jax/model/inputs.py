@@ -22,3 +22,7 @@ class PromptInputs:
     length: np.ndarray
     next_position: np.ndarray
     grids: np.ndarray
+
+    def row(self, number: int) -> np.ndarray:
+        """Token ids of one prompt, i32[length], without padding."""
+        return self.tokens[number, : int(self.length[number])]

@@ -32,9 +32,12 @@ def banned_tokens(config: ModelConfig) -> np.ndarray:
 
 
 def answer_logits(
-    hidden: jax.Array, head: jax.Array, *, temperature: float, banned: np.ndarray
+    hidden: jax.Array, head: jax.Array, *, temperature: float | jax.Array, banned: np.ndarray
 ) -> jax.Array:
-    """Scaled logits f32[..., V] of the sampled distribution; hidden f[..., D], head f32[D, V]."""
+    """Scaled logits f32[..., V] of the sampled distribution; hidden f[..., D], head f32[D, V].
+
+    temperature  a number, or f32[..., 1]
+    """
     logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
     return jnp.where(banned, BAN, logits / temperature)
 

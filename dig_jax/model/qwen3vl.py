@@ -68,7 +68,8 @@ def _dtype(config: ModelConfig):
     return jnp.dtype(config.compute_dtype)
 
 
-def _embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    """Embeddings f[..., D] of tokens i32[...], in the type that is computed in."""
     return place(params["embed"][tokens].astype(_dtype(config)), config.split)
 
 
@@ -113,7 +114,7 @@ def prompt_states(
     params: Params, config: ModelConfig, prompt: PromptInputs, images: jax.Array | SeenImages
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Of whole prompts rotated k, v f[L,B,P,K,H], states f[L,B,P,D] after each block, the last."""
-    x = _embed(params, prompt.tokens, config)
+    x = embed(params, prompt.tokens, config)
     deepstack = jnp.zeros((0, *x.shape), x.dtype)
     if isinstance(images, SeenImages) or images.shape[1]:
         seen = images
@@ -173,7 +174,7 @@ def score_tokens(
     first = jnp.broadcast_to(hidden, (len(tokens), group, 1, hidden.shape[-1]))
     if length == 1:
         return first
-    x = _embed(params, tokens[..., :-1], config)
+    x = embed(params, tokens[..., :-1], config)
     positions = cache.next_position[:, None, None] + jnp.arange(length - 1)
     read = partial(attention.answers, config.attention, prompt_valid=cache.valid)
     blocks = lora.blocks_of(params, config)
@@ -212,7 +213,7 @@ def score_stream(
     ->     f[E, N, S, D]
     """
     streams, place = len(stream.owner), stream.place
-    x = _embed(params, stream.read, config)
+    x = embed(params, stream.read, config)
     positions = stream.of_owner(cache.next_position)[..., None] + place - 1
 
     def apart(a, axis):
@@ -256,12 +257,18 @@ def for_decoding(
     """
     if config.layers != "unroll" or isinstance(params["blocks"], tuple):
         return params, cache
-    blocks = lora.blocks_of(params, config)
     layers = range(config.text.layers)
-    each = tuple(jax.tree.map(lambda a, n=n: a[n], blocks) for n in layers)
     k, v = (tuple(a[n].swapaxes(1, 2) for n in layers) for a in (cache.k, cache.v))
-    plain = {name: tree for name, tree in params.items() if name != "lora"}
-    return plain | {"blocks": each}, cache.replace(k=k, v=v)
+    return unrolled(params, config), cache.replace(k=k, v=v)
+
+
+def unrolled(params: Params, config: ModelConfig) -> Params:
+    """Weights with a tuple of blocks in place of their stacks, adapters merged in, once for all."""
+    if config.layers != "unroll" or isinstance(params["blocks"], tuple):
+        return params
+    blocks = lora.blocks_of(params, config)
+    each = tuple(jax.tree.map(lambda a, n=n: a[n], blocks) for n in range(config.text.layers))
+    return {name: tree for name, tree in params.items() if name != "lora"} | {"blocks": each}
 
 
 def decode_token(
@@ -284,7 +291,7 @@ def decode_token(
         blocks, read = lora.blocks_of(params, config), text.token_pass
     x, k, v = read(
         blocks,
-        _embed(params, token, config),
+        embed(params, token, config),
         cache.next_position + step,
         (cache.k, cache.v),
         cache.valid,

@@ -63,10 +63,15 @@ def described(session: Session) -> str:
     """What is run: the cut and the sizes of a step."""
     cfg, cut = session.cfg, session.model
     whole = read_model_config(cfg.model.source)
-    return (
+    head = (
         f"dry run of {cfg.model.source}, cut to {cut.text.layers} of {whole.text.layers} text and "
         f"{cut.vision.depth} of {whole.vision.depth} vision blocks\n"
-        f"a step has {cfg.pairs_per_step} pairs x {cfg.rollout.group} answers of up to "
+    )
+    if cfg.learner == "sft":
+        pairs = cfg.pairs_per_step if cfg.sft.pairs_weight else 0
+        return f"{head}a step has {pairs} pairs and {cfg.sft.questions_per_step} questions"
+    return (
+        f"{head}a step has {cfg.pairs_per_step} pairs x {cfg.rollout.group} answers of up to "
         f"{cfg.rollout.max_tokens} tokens; a cut model answers nonsense"
     )
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dig_jax.common import typed
-from dig_jax.config import Config
+from dig_jax.config import Config, has_reference
 from dig_jax.learner.trainable import split
 from dig_jax.mesh import programs, sharding
 from dig_jax.mesh.layout import Layout
@@ -84,6 +84,12 @@ def update(layout: Layout, prompt_tokens: int) -> Parts:
     }
 
 
+def sft_update(layout: Layout) -> Parts:
+    """What a supervised update adds to `at_rest`."""
+    trained = device_bytes(split(programs.state_shapes(layout).params, layout.trained)[0])
+    return {"gradients": trained * (2 if layout.cfg.sft.accumulate > 1 else 1)}
+
+
 def check_fits(layout: Layout, prompt_tokens: int, limit: int | None = None) -> None:
     """Raises ValueError where even the floor is more than a device has, with what would fit.
 
@@ -96,7 +102,8 @@ def check_fits(layout: Layout, prompt_tokens: int, limit: int | None = None) -> 
     if need <= (limit or 0):
         return
     rest = sum(at_rest(layout).values())
-    needs = {name: sum(parts(layout, prompt_tokens).values()) for name, parts in _PHASES.items()}
+    phases = _phases(layout, prompt_tokens)
+    needs = {name: sum(parts.values()) for name, parts in phases.items()}
     told = ", ".join(f"{name} {bytes_text(size)}" for name, size in needs.items())
     fitting = (
         change
@@ -116,17 +123,21 @@ def check_fits(layout: Layout, prompt_tokens: int, limit: int | None = None) -> 
 
 def floor(layout: Layout, prompt_tokens: int) -> int:
     """Bytes that a device holds at least in the larger of a step's phases."""
-    beside = max(sum(parts(layout, prompt_tokens).values()) for parts in _PHASES.values())
+    beside = max(sum(parts.values()) for parts in _phases(layout, prompt_tokens).values())
     return sum(at_rest(layout).values()) + beside
 
 
-_PHASES = {"rollout": rollout, "update": update}
+def _phases(layout: Layout, prompt_tokens: int) -> dict[str, Parts]:
+    """What each phase of a step adds to `at_rest`."""
+    if layout.cfg.learner == "sft":
+        return {"update": sft_update(layout)}
+    return {"rollout": rollout(layout, prompt_tokens), "update": update(layout, prompt_tokens)}
 
 
 def _smaller(cfg: Config) -> list[list[str]]:
     """Settings that need less, those that change the run least first."""
     devices = cfg.mesh.fsdp * cfg.mesh.tensor * cfg.grpo.minibatches * cfg.grpo.accumulate
-    far = ["grpo.reference=host"] if cfg.grpo.kl_coef else []
+    far = ["grpo.reference=host"] if has_reference(cfg) else []
     near = ["grpo.reference=bfloat16"] if far and cfg.grpo.reference == "float32" else far
     fewer = [f"pairs_per_step={devices}"] if cfg.pairs_per_step > devices else []
     adapters = [] if cfg.lora.rank else ["lora.rank=64", "optim.freeze=()"]

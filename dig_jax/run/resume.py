@@ -36,6 +36,8 @@ MAY_CHANGE = (
     "grpo.packed",
     "grpo.accumulate",
     "grpo.answer_slices",
+    "sft.accumulate",
+    "sft.questions_root",
 )
 # And after a loss or a metric that was not finite what the message of that stop advises: the
 # steps that are done stay as they are, those to come are another run's, which manifest.json tells.

@@ -14,12 +14,12 @@ from dig_jax.run.session import Session
 from dig_jax.scoring.rows import answer_rows
 
 
-def make_evaluator(session: Session, batches: list[Batch]) -> Callable[[Params], list[dict]]:
-    """Bind the statics; returns evaluate(params) -> one row per held-out pair, in order."""
+def make_evaluator(session: Session) -> Callable[[Params, list[Batch]], list[dict]]:
+    """Bind the statics; returns evaluate(params, batches) -> one row per pair, in order."""
     answers = max(1, session.cfg.eval.samples)
     score = make_scorer(session, session.decoding, answers=answers)
     answering = programs.jit_reshard(session)
-    return lambda params: score(answering(params), batches)
+    return lambda params, batches: score(answering(params), batches)
 
 
 def make_scorer(

@@ -116,7 +116,7 @@ def open_prompt(
         names=[f"every pair of {cfg.data.root}"],
         answer=cfg.rollout.max_tokens,
     )
-    _check_thought(cfg, prompts.opens_thought(processor, prompt), source)
+    _check_thought(cfg, prompts.opens_thought(processor, prompt.row(0)), source)
     return processor, prompt
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.logprob import BAN, answer_logits, banned_tokens, logits_logp
@@ -46,6 +47,66 @@ def make_pick(
     return pick
 
 
+@struct.dataclass
+class RowDecoding:
+    """How each of E rows chooses its tokens; the fields of `make_pick`, a value for each.
+
+    temperature  f32[E]   0 is greedy
+    top_k        i32[E]
+    top_p, min_p f32[E]
+    seed         u32[E, 2]   key data: a row's draws depend on it and on the token's number alone
+    """
+
+    temperature: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
+    min_p: jax.Array
+    seed: jax.Array
+
+
+def make_row_pick(config: ModelConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Returns pick(hidden, head, how, number) -> (token, logp): `make_pick`, row by row.
+
+    hidden  f[E, D];  head  f32[D, V];  how  RowDecoding
+    number  i32[E]   which token of its answer each row chooses
+    ->      token i32[E]; logp f32[E], nats, of the distribution before truncation
+
+    What no row asks for is not computed.
+    """
+    banned = banned_tokens(config)
+
+    def pick(hidden, head, how: RowDecoding, number):
+        greedy = how.temperature == 0
+        scale = jnp.where(greedy, 1.0, how.temperature)[:, None]
+        logits = answer_logits(hidden, head, temperature=scale, banned=banned)
+        cut = ~greedy & ((how.top_k > 0) | (how.top_p < 1) | (how.min_p > 0))
+        scores = jax.lax.cond(cut.any(), _cut_rows, lambda a, how, cut: a, logits, how, cut)
+        scores = jax.lax.cond((~greedy).any(), _noisy, lambda a, *_: a, scores, how, number)
+        token = first_highest(scores)
+        return token, logits_logp(logits, token)
+
+    return pick
+
+
+def _cut_rows(logits: jax.Array, how: RowDecoding, cut: jax.Array) -> jax.Array:
+    """`keep_likeliest` of the rows f32[E, V] where `cut`, each in its own way."""
+    order = _ordered(logits)
+    count = jnp.where(how.top_k > 0, how.top_k, logits.shape[-1])[:, None]
+    least = _largest_such(order, lambda t: (order >= t).sum(-1, keepdims=True) >= count)
+    kept = jnp.where(order < least, BAN, logits)
+    part = (how.top_p < 1)[:, None] & _unlikely(kept, 1 - how.top_p[:, None])
+    kept = jnp.where(part, BAN, kept)
+    floor = kept.max(-1, keepdims=True) + jnp.log(how.min_p)[:, None]
+    return jnp.where(cut[:, None], jnp.where(kept < floor, BAN, kept), logits)
+
+
+def _noisy(scores: jax.Array, how: RowDecoding, number: jax.Array) -> jax.Array:
+    """Scores f32[E, V] with each row's Gumbel noise for its token; a greedy row's as they are."""
+    keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(how.seed), number)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, scores.shape[-1:]))(keys)
+    return scores + jnp.where((how.temperature > 0)[:, None], noise, 0.0)
+
+
 def first_highest(scores: jax.Array) -> jax.Array:
     """`argmax` over the last axis, i32[...]: two plain reductions, which a CPU vectorises.
 
@@ -80,7 +141,7 @@ def keep_likeliest(logits: jax.Array, top_k: int, top_p: float, min_p: float = 0
     return logits
 
 
-def _unlikely(logits: jax.Array, spare: float) -> jax.Array:
+def _unlikely(logits: jax.Array, spare) -> jax.Array:
     """Where the least likely tokens are that together have at most `spare`; bool[..., V].
 
     All below a threshold go, and of those that equal it, as many as there is room for, the first

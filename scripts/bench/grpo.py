@@ -36,10 +36,10 @@ import numpy as np
 
 from dig_jax.common.commandline import place_of
 from scripts.bench.grpo_task import (
-    ACCUMULATE,
     BETA,
     QUESTION,
     RATE,
+    SLICE,
     Task,
     cheap_reward,
     cpu_seconds,
@@ -144,7 +144,7 @@ def our_config(task: Task):
         rollout=RolloutConfig(
             task.group, task.tokens, chunk=20, compact=0.5 if task.ends else 0.0, layers="unroll"
         ),
-        grpo=GrpoConfig(kl_coef=BETA, accumulate=math.gcd(task.pairs, ACCUMULATE)),
+        grpo=GrpoConfig(kl_coef=BETA, accumulate=task.pairs // math.gcd(task.pairs, SLICE)),
         optim=OptimConfig(rate=RATE),
     )
 

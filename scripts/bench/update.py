@@ -6,13 +6,15 @@
 Answers are made up with the lengths that lists of boxes have: 17 tokens a box and 4 more, as many
 boxes as the shares of --boxes say for one, two, three, now and then one more or less. Both sides
 make the same update in turn, after one that compiles; CPU seconds of the process, medians. Beside
-them what prompts and vision tower take alone, forwards and back. Nothing is learned.
+them what prompts and vision tower take alone, forwards and back, and what an update's matrix
+products would take at the rate at which the core multiplies one of their shapes. Nothing is
+learned.
 """
 
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from statistics import median
 
 import jax
@@ -24,7 +26,9 @@ from dig_jax.config import Config, load_config
 from dig_jax.hf.weights import load_params, read_model_config
 from dig_jax.inputs.prompt import load_processor, make_prompt, repeat_prompt
 from dig_jax.mesh import programs, sharding
+from dig_jax.mesh.flops import traced_flops
 from dig_jax.mesh.layout import Layout
+from dig_jax.model.config import ModelConfig
 from dig_jax.model.qwen3vl import encode_prompt
 from dig_jax.sampler.rollout import Rollout
 
@@ -76,8 +80,24 @@ def side(cfg: Config, boxes: list[float]) -> tuple[Callable, str, Callable]:
         cache = encode_prompt(params, model, prompt, images)
         return (cache.k**2).sum() + (cache.v**2).sum() + cache.hidden.sum()
 
-    told = f"{rollout.lengths.mean():.1f} tokens an answer, {used:.2f} of what is computed"
+    turns = 1.0 if plan is None else float(plan.turns.mean())
+    flops = traced_flops(program, kept[0], *given, turns=turns)
+    told = f"{rollout.lengths.mean():.1f} tokens an answer, {used:.2f} of what is computed, "
+    told += f"{flops / 1e9:.1f} GFLOP: {flops / product_rate(model):.2f} s of products"
     return update, told, partial(jax.jit(jax.grad(prompts)), params)
+
+
+@cache
+def product_rate(model: ModelConfig) -> float:
+    """FLOP/s of a prompt's rows through an MLP matrix, the best of several tries."""
+    rows, text = 1024, model.text
+    x, w = (
+        jax.random.normal(jax.random.key(0), s)
+        for s in ((rows, text.width), (text.width, text.mlp))
+    )
+    product = jax.jit(lambda x, w: x @ w)
+    times = [seconds(lambda: [product(x, w) for _ in range(50)]) for _ in range(20)]
+    return 50 * 2 * rows * text.width * text.mlp / min(times)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python -m scripts.make.tiny_tokenizer --out assets/tiny_qwen3vl --patch 8
 
-A byte-level BPE with 512 rows: 256 bytes, the merges learned from a seeded corpus, Qwen's special
+A byte-level BPE with 640 rows: 256 bytes, the merges learned from a seeded corpus, Qwen's special
 tokens under their own names at the end. As in Qwen's tokenizer text is NFC and every digit is one
 token. Unlike Qwen's, nothing else is split before BPE, so the JSON between two numbers becomes one
 token and a box costs 18 tokens at most. Any text round-trips (up to NFC).
@@ -12,6 +12,7 @@ Same seed and same `tokenizers` release: same files, byte for byte.
 import argparse
 import json
 import random
+import re
 from pathlib import Path
 
 from tokenizers import (
@@ -24,9 +25,13 @@ from tokenizers import (
     trainers,
 )
 
+from dig_jax.benchmarks import prompts
 from dig_jax.common.commandline import path_of, seed_of
+from dig_jax.data.questions.depth import DEPTH, DISTANCE
+from dig_jax.data.questions.sides import POSITION, RELATION
+from dig_jax.data.scene.scene import COLORS, MATERIALS, SHAPES
 
-VOCABULARY = 512
+VOCABULARY = 640
 QUESTION = (
     "Find every difference between the two images. "
     "Answer with a JSON list of bbox_2d boxes."
@@ -220,10 +225,53 @@ def corpus(seed: int) -> list[str]:
     texts += [_answer(rng, labelled=True) for _ in range(300)]
     texts += [_fenced(_answer(rng, labelled=True)) for _ in range(60)]
     texts += ["[]"] * 1500
-    texts += [" " + word for word in QUESTION.split() for _ in range(60)]
+    texts += [" " + word for word in QUESTION.split() for _ in range(600)]
+    texts += [piece for _ in range(3000) for piece in _VARIES.split(_question(rng)) if piece]
+    texts += [" " + word for word in _WORDS for _ in range(1000)]
     texts += [" " + word for word in ENGLISH.split() for _ in range(20)]
     texts += ["user\n", "assistant\n", "system\n", "\n", "\n\n", "Picture 1: "] * 150
     return texts
+
+
+def _question(rng: random.Random) -> str:
+    """One of the suite's questions about rendered scenes, as a benchmark asks it."""
+    one, two, three = (_name(rng) for _ in range(3))
+    color, shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
+    attribute = rng.choice(("color", "material", "shape"))
+    values = {"color": list(COLORS), "material": list(MATERIALS), "shape": list(SHAPES)}[attribute]
+    side = rng.choice(("left of", "right of", "behind", "in front of"))
+    what = rng.choice((f"{shape}s", f"{color} objects", f"{rng.choice(MATERIALS)} objects"))
+    asked = (
+        lambda: prompts.locate(rng.choice(_PLACES).format(one), "qwen"),
+        lambda: prompts.yes_no(f"Is there a {color} {shape} in the image?"),
+        lambda: prompts.statement(f"The {one} is {side} the {two}."),
+        lambda: prompts.choice(f"How many {what} are in the image?", "1 2 3 4 0".split()),
+        lambda: prompts.choice(RELATION.format(one, two), ("left", "right")),
+        lambda: prompts.choice(DEPTH.format(one, two), (one, two)),
+        lambda: prompts.choice(DISTANCE.format(one, two, three), (one, two)),
+        lambda: prompts.choice(
+            f"What is the {attribute} of the {one}?", rng.sample(values, min(4, len(values)))
+        ),
+        lambda: prompts.choice(POSITION.format(one, two), _SIDES),
+    )
+    return rng.choice(asked)()
+
+
+# What varies in a question is cut out of it, so that "red cube" never becomes one token.
+_WORDS = (*COLORS, *SHAPES, *(f"{shape}s" for shape in SHAPES), *MATERIALS)
+_WORDS += ("object", "objects", "large", "medium", "leftmost", "rightmost", "left", "right")
+_WORDS += ("behind", "in front")
+_VARIES = re.compile(rf"( ?\b(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})\b)")
+
+_PLACES = ("{}", "leftmost {}", "rightmost {}", "{} closest to the camera")
+_SIDES = ("left", "right")
+
+
+def _name(rng: random.Random) -> str:
+    """ "large red cube": a thing as a question calls it."""
+    told = [rng.choice(("large", "medium")), rng.choice(list(COLORS)), rng.choice(MATERIALS)]
+    told = [word for word in told if rng.random() < 0.5]
+    return " ".join([*told, rng.choice((*SHAPES, "object"))])
 
 
 def _answer(rng: random.Random, *, labelled: bool) -> str:

@@ -20,12 +20,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dig_jax.common import typed
 from dig_jax.common.commandline import add_settings, clear_errors, path_of, place_of, seed_of
 from dig_jax.common.files import write_text
 from dig_jax.config import load_config
 from dig_jax.data.feed.checks import check_data
 from dig_jax.run.runlog import read_rows
-from scripts.study.ablation import figure, results, runs, tables
+from scripts.study.ablation import effect, figure, results, runs, suite, tables
 from scripts.study.ablation.plan import Plan, exam_of, make_plan, with_steps
 
 STEP_S = 8.0  # guess for configs/tiny_cpu.py on one core, until a run's own steps are known
@@ -41,21 +42,29 @@ def plan_from(args: argparse.Namespace) -> Plan:
     return make_plan(base, args.arms, args.root, seeds=args.seeds, only=args.only)
 
 
-def jobs_of(plan: Plan, modes: Sequence[str]) -> list[runs.Job]:
-    """The untrained base's evaluation, then every run: training and its evaluations."""
-    folder = plan.root / tables.BASE
-    jobs = [runs.Job(tables.BASE, folder, tuple(runs.exam_stages(folder, modes, trained=False)))]
+def jobs_of(plan: Plan, modes: Sequence[str], root: Path | None) -> list[runs.Job]:
+    """Evaluations of the pixel difference and the untrained base; then every run and its own.
+
+    root   of benchmarks that all of them answer too
+    """
+    pixels, folder = plan.root / tables.PIXELS, plan.root / tables.BASE
+    jobs = [runs.Job(tables.PIXELS, pixels, tuple(runs.exam_stages(pixels, modes, "pixels")))]
+    stages = runs.exam_stages(folder, modes, "untrained")
+    source = plan.base.model.source
+    stages += [suite.suite_stage(folder, root, source=source)] if root else []
+    jobs.append(runs.Job(tables.BASE, folder, tuple(stages)))
     for run in plan.runs:
         stages = [runs.train_stage(run.folder, run.config)]
-        stages += runs.exam_stages(run.folder, modes, trained=True)
+        stages += runs.exam_stages(run.folder, modes, "trained")
+        stages += [suite.suite_stage(run.folder, root)] if root else []
         jobs.append(runs.Job(run.name, run.folder, tuple(stages)))
     return jobs
 
 
 def write_configs(plan: Plan) -> None:
     """Every run's configs as files; raises ValueError where a folder holds other ones."""
-    folder = plan.root / tables.BASE
-    runs.write_config(folder / "exam.py", exam_of(plan.base, folder))
+    for folder in (plan.root / tables.PIXELS, plan.root / tables.BASE):
+        runs.write_config(folder / "exam.py", exam_of(plan.base, folder))
     for run in plan.runs:
         runs.write_config(run.folder / "train.py", run.config)
         runs.write_config(run.folder / "exam.py", run.exam)
@@ -67,8 +76,7 @@ def plan_text(plan: Plan, at_once: int) -> str:
     for study, arms in plan.studies.items():
         lines.append(study)
         lines += [f"  {arm:14s} {plan.titles[arm]}" for arm in arms]
-    steps_done = {run.name: runs.latest_step(run.folder) or 0 for run in plan.runs}
-    left = sum(plan.base.steps - done for done in steps_done.values())
+    left = sum(run.config.steps - (runs.latest_step(run.folder) or 0) for run in plan.runs)
     known = step_seconds(plan)
     step_s = known or STEP_S
     source = "measured in these runs" if known else "a guess for configs/tiny_cpu.py"
@@ -94,7 +102,10 @@ def write_report(plan: Plan, modes: list[str], failures: list[str], args) -> Pat
     picture = args.root / "ablation.png"
     title = f"{plan.base.name}: {results.MODE_NAMES.get(modes[0], modes[0])}, 95 % intervals"
     figure.draw(picture, plan, scores[modes[0]], title=title)
+    if args.effect:
+        effect.draw(args.effect, plan, scores)
     told = {"command": args.command, "failures": failures}
+    told["suite"] = suite.compared(plan) if args.suite else {}
     text = results.section(plan, scores, figure=picture.name, **told)
     page = plan.root / "ablation.md"
     write_text(page, text)
@@ -127,9 +138,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--jobs", type=int, default=1, help="runs at once, one pinned CPU core each if more than 1"
     )
     parser.add_argument(
-        "--modes", nargs="+", default=list(runs.MODES), choices=list(runs.MODES),
+        "--modes", nargs="+", default=list(runs.USUAL), choices=list(runs.MODES),
         help="evaluations of every arm; the first is the one drawn",
     )  # fmt: skip
+    parser.add_argument(
+        "--suite", type=path_of, metavar="ROOT", help="folder of benchmarks that every arm answers"
+    )
+    parser.add_argument("--effect", type=path_of, metavar="PNG", help="a figure of F1 by split")
     parser.add_argument("--results", type=path_of, help="Markdown file whose section is replaced")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     args = parser.parse_args(argv)
@@ -155,10 +170,12 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         for config in {run.arm: run.config for run in plan.runs}.values():
             check_data(config)
+        for mode in args.modes:
+            check_data(typed.override(plan.base, runs.MODES[mode]))
         write_configs(plan)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        outcomes = runs.run_jobs(jobs_of(plan, args.modes), at_once=args.jobs, say=say)
+        outcomes = runs.run_jobs(jobs_of(plan, args.modes, args.suite), at_once=args.jobs, say=say)
     except KeyboardInterrupt:
         say("stopped; the same command continues")
         return 130

@@ -21,15 +21,19 @@ from dig_jax.data.scene.presets import Corpus
 from tests import ROOT
 from tpu.cost import Work
 
-HASHES = {  # of the shipped files; pod_* since mismatch=truncate, tiny_* since accumulate=4
-    "paper_8b": "169e4aaa1530",
-    "easyr1_parity": "82879f0d9407",
-    "mid_gpu": "3417e2ba5f33",
-    "pod_4b": "765fdd5e92cf",
-    "pod_8b": "6d1cbe8986fe",
-    "tiny_cpu": "707e27c1681a",
-    "tiny_no_curriculum": "999060e99504",
-    "tiny_no_kl": "0c225d2890a8",
+HASHES = {  # of the shipped files, since there is a learner to choose
+    "paper_8b": "2a72c408e0c8",
+    "easyr1_parity": "e98faf1f7ac9",
+    "mid_gpu": "83842030d2e8",
+    "pod_4b": "68b792402c73",
+    "pod_8b": "6f6d2a45c9fc",
+    "tiny_cpu": "a4f54ebd1042",
+    "tiny_no_curriculum": "a50e231cee00",
+    "tiny_no_kl": "845abc504f5c",
+    "mid_base": "40e37491dbea",
+    "refcoco_4b": "3a909c3fedd1",
+    "tiny_base": "c9f1d1004f78",
+    "tiny_sft": "015da351bdb5",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
 PLACES = {"run_dir", "data.root", "checkpoint.root", "model.source"}

@@ -81,6 +81,11 @@ REMEDIES = [  # settings that are refused; how the remedy reads; the settings th
      ["curriculum.stages.0.weights={{'single': 2}}"]),
     (["optim.rate=nan"], r"give a (plain) one", ["optim.rate=1e-6"]),
     (["name=\udc80"], r"give it as (UTF-8)", ["name={0}"]),
+    (["sft.questions_per_step=4"], r"holds them in (sft.questions_root)",
+     ["sft.questions_per_step=4", "{0}=data/questions"]),
+    (["sft.questions=a;b"], r"commas, as (\S+)", ["sft.questions={0}"]),
+    (["sft.pairs_weight=0"], r"(ask questions), or", ["sft.pairs_weight=0",
+     "sft.questions_root=q", "sft.questions_per_step=4"]),
     (["run_dir=~no_such_user/x"], r"(\./~)\.\.\. for a name", ["run_dir={0}no_such_user/x"]),
 ]  # fmt: skip
 

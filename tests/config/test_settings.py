@@ -28,10 +28,13 @@ COMPANIONS = {
     "grpo.answer_slices": ("rollout.group=1024",),
     "curriculum.stages.0.until": ("pairs_per_step=1", "steps=V", STAGES),
     "mesh.fsdp": ("pairs_per_step=65536", "eval.batch=65536", *ONE_STEP),
+    "sft.pairs_weight": ("sft.questions_root=q", "sft.questions_per_step=4"),
+    "sft.questions_per_step": ("sft.questions_root=q",),
     "mesh.tensor": ("pairs_per_step=65536", *ONE_STEP),
 }
 STRINGS = ("5", "1e-3", "-2", "none", "true", "x y", "a=b", "'quoted'", "[1]", " end ", "§")
 WORDS = {  # strings that only certain words satisfy -> some of those
+    "sft.questions": ("here", "pope", "refcoco_val*3,here"),
     "reward.function": ("dig", "vision_reasoner", "my_module:reward"),
     "checkpoint.best": ("", "f1", "sampled/reward"),
     "checkpoint.root": ("", "5", "gs://bucket/folder"),

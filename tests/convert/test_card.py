@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dig_jax.config import Config, DataConfig, OptimConfig
+from dig_jax.config import Config, DataConfig, OptimConfig, SftConfig
 from dig_jax.convert import card
 
 SUMMARY = {"f1": [0.25, 0.125, 0.5], "reward": [1.0, 0.75, 1.25]}
@@ -45,7 +45,7 @@ def write_manifest(cfg: Config, split: str, *, k_low: int, k_high: int) -> None:
     manifest = {
         "complete": True,
         "pairs": 640,
-        "request": {"split": split, "seed": 77, "k_low": k_low, "k_high": k_high},
+        "request": {"draw": {"seed": 77, "k_low": k_low, "k_high": k_high}, "pairs": 640},
         "settings": {"width": 96, "height": 64, "samples": 4, "attempts": 9},
         "types": {"color": 5, "remove": 6},
     }
@@ -119,6 +119,24 @@ def test_training_is_the_configuration(cfg):
         "until step 40 single 0.3, dual 0.7",
     ):
         assert fact in training
+
+
+def test_a_supervised_run_is_not_called_grpo(cfg):
+    """Nor does its card tell of rewards and rollouts, or of pairs that it never saw."""
+    sft = SftConfig(questions_per_step=8, questions_root="q", changed_weight=1.0)
+    text = text_of(dataclasses.replace(cfg, learner="sft", sft=sft))
+    assert "boxes the differences between two images and answers questions about pictures, " in text
+    assert "trained by supervised learning" in text
+    assert "- sft" in text.split("---")[1]
+    training = section(text, "Training")
+    assert "60 planned, 16 pairs and 8 questions each, seed 11" in training
+    assert "changed_weight 1, things_weight 0" in training
+    assert not any(word in training for word in ("reward", "KL", "rollout"))
+    assert "Questions of `q`: here." in section(text, "Data")
+    alone = dataclasses.replace(sft, pairs_weight=0.0)
+    text = text_of(dataclasses.replace(cfg, learner="sft", sft=alone))
+    assert "A Qwen3-VL that answers questions about pictures, trained" in text
+    assert "Rendered pairs" not in text
 
 
 def test_scores_come_with_interval_and_protocol(cfg):

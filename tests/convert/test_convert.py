@@ -20,6 +20,7 @@ from dig_jax.model.params import Params, param_shapes
 from dig_jax.model.specs import model_specs
 from dig_jax.run import best, checkpoint
 from dig_jax.run.session import with_adapters
+from dig_jax.run.trained import open_run
 from tests.tiny_model import ASSETS, small_base
 
 
@@ -160,6 +161,7 @@ def test_adapters_are_exported_merged_into_the_weights_they_adapt(made, tmp_path
     assert call("check", tmp_path / "hf", "--run", cfg.run_dir) == 0
 
 
+@pytest.mark.slow
 def test_bfloat16_is_the_rounded_checkpoint(made, tmp_path, capsys):
     out = tmp_path / "hf"
     assert call("export", "--run", made / "run", "--out", out, "--dtype", "bfloat16") == 0
@@ -172,6 +174,7 @@ def test_bfloat16_is_the_rounded_checkpoint(made, tmp_path, capsys):
     assert "in bfloat16" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_steps_folder_does_not_pass_for_this_one(made, tmp_path, capsys):
     out = tmp_path / "hf"
     assert call("export", "--run", made / "run", "--out", out, "--step", 3) == 0
@@ -224,7 +227,7 @@ def test_the_source_folder_is_never_the_target(run, capsys):
 
 def test_a_moved_source_can_be_given(run, tmp_path, capsys):
     """The checkpoint remembers where the run started; on another machine that may not exist."""
-    trained = folders.open_run(run / "run")
+    trained = open_run(run / "run")
     moved = ModelSource(source="gone")
     save(dataclasses.replace(trained.cfg, model=moved, run_dir=str(run / "r2")), 1, seed=1)
     command = ("export", "--run", run / "r2", "--out", tmp_path / "hf")

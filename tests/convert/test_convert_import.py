@@ -65,6 +65,7 @@ def test_an_import_is_a_source_on_any_mesh(base, mesh):
     assert all(jax.tree.leaves(placed))
 
 
+@pytest.mark.slow
 def test_a_narrow_import_is_rounded_and_read_as_float32(base, tmp_path):
     out = tmp_path / "narrow"
     assert call("import", "--source", base / "base", "--out", out, "--dtype", "bfloat16") == 0

@@ -64,6 +64,7 @@ def test_another_request_goes_to_another_root_or_the_folder_is_deleted(copy, tmp
     assert render(copy, k=1) == 0
 
 
+@pytest.mark.slow
 def test_an_empty_root_is_filled_by_the_command_that_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no splits; make some with") as caught:
         open_splits(tmp_path, None)

@@ -179,6 +179,7 @@ def test_dead_worker_is_replaced(rendered, tmp_path, monkeypatch):
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.slow
 def test_silent_worker_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_HANG_ONCE", f"1:{tmp_path / 'hung'}")
     requests = [Request(DRAW, idx) for idx in range(3)]
@@ -187,6 +188,7 @@ def test_silent_worker_is_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "hung").exists()
 
 
+@pytest.mark.slow
 def test_slow_start_is_tried_again(tmp_path, monkeypatch):
     """A base render died at 1629 pairs because one restart on a crowded machine took 180 s."""
     monkeypatch.setenv("FAKE_HANG_ONCE", f"start:{tmp_path / 'slow'}")

@@ -50,6 +50,7 @@ def whole_stacks(folder, config) -> None:
                 part[...] = spec.from_hf(read(key))
 
 
+@pytest.mark.slow
 def test_the_host_holds_a_few_tensors_never_a_stack(tmp_path):
     """Twenty layers: the bound of three largest tensors holds, and the old way breaks it."""
     text = dataclasses.replace(CONFIG.text, width=256, mlp=1024, layers=20)

@@ -25,7 +25,8 @@ BYTES = np.arange(256, dtype=np.uint8)
 # height, width: tiny, extreme, ties of rounding (48 and 80 are half cells of 32), over the limit
 SIZES = [
     (1, 100), (100, 1), (5, 3), (32, 6400), (6400, 32), (48, 80), (80, 112), (192, 256),
-    (480, 640), (333, 517), (2000, 1500), (3000, 4000), (3700, 5000), (1, 1),
+    (480, 640), (333, 517), (2000, 1500), (1, 1),
+    *(pytest.param(size, marks=pytest.mark.slow) for size in ((3000, 4000), (3700, 5000))),
 ]  # fmt: skip
 
 

@@ -22,14 +22,20 @@ from dig_jax.inputs.prompt import (
 )
 from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from dig_jax.reward.parse import parse
-from scripts.make.tiny_tokenizer import ADDED_TOKENS, QUESTION, write_processor, write_tokenizer
+from scripts.make.tiny_tokenizer import (
+    ADDED_TOKENS,
+    QUESTION,
+    VOCABULARY,
+    write_processor,
+    write_tokenizer,
+)
 
 BOX = '{"bbox_2d": [123, 450, 678, 901]}'
-TOKENS = {name: 512 - len(ADDED_TOKENS) + n for n, name in enumerate(ADDED_TOKENS)}
+TOKENS = {name: VOCABULARY - len(ADDED_TOKENS) + n for n, name in enumerate(ADDED_TOKENS)}
 IMAGE, EOS, PAD = TOKENS["<|image_pad|>"], TOKENS["<|im_end|>"], TOKENS["<|endoftext|>"]
 
 CONFIG = ModelConfig(
-    text=TextConfig(512, 64, 96, 2, 4, 2, 32, 5e6, (6, 5, 5)),
+    text=TextConfig(VOCABULARY, 64, 96, 2, 4, 2, 32, 5e6, (6, 5, 5)),
     vision=VisionConfig(48, 64, 2, 2, 64, 64, (0,), patch=8),
     image_token=IMAGE,
     video_token=TOKENS["<|video_pad|>"],
@@ -62,9 +68,9 @@ def length(processor, text: str) -> int:
 
 
 def test_the_tiny_tokenizer_is_small_and_cheap_for_boxes(processor):
-    """512 rows with Qwen's special tokens last; the costs that answer budgets rely on."""
+    """640 rows with Qwen's special tokens last; the costs that answer budgets rely on."""
     tokenizer = processor.tokenizer
-    assert len(tokenizer) == 512
+    assert len(tokenizer) == VOCABULARY == 640
     assert tokenizer.convert_tokens_to_ids(list(TOKENS)) == list(TOKENS.values())
     assert (processor.eos_token, tokenizer.pad_token_id) == (EOS, PAD)
     assert length(processor, f"[{BOX}]") == 19
@@ -286,10 +292,10 @@ def test_a_special_token_inside_an_answer_shows_and_costs_the_format(processor, 
 def test_an_id_that_the_tokenizer_does_not_know_shows(processor):
     """Rows that pad the vocabulary have no token; decode() leaves them out."""
     ids = processor.tokenizer(f"[{BOX}]")["input_ids"]
-    row = [600, *ids[:-1], 601, 602, ids[-1], 603, EOS]
+    row = [700, *ids[:-1], 701, 702, ids[-1], 703, EOS]
     (text,) = decoded(processor, np.array([row]), np.array([len(row)]))
-    assert text == f"<|600|>[{BOX[:-2]}<|601|><|602|>{BOX[-2:]}]<|603|>"
-    assert decoded(processor, np.array([[600, EOS]]), np.array([2])) == ["<|600|>"]
+    assert text == f"<|700|>[{BOX[:-2]}<|701|><|702|>{BOX[-2:]}]<|703|>"
+    assert decoded(processor, np.array([[700, EOS]]), np.array([2])) == ["<|700|>"]
     assert processor.tokenizer.decode(row[:-1]) == f"[{BOX}]"  # the trap
 
 

@@ -71,7 +71,7 @@ def test_the_golden_prompts_cover_every_kind():
 def test_only_the_thinking_template_opens_a_thought(processor_of):
     for template, opens in (("instruct", False), ("legacy", False), ("thinking", True)):
         prompt = make_prompt(PromptConfig("Q?"), processor_of(template), MODEL, [[]])
-        assert opens_thought(processor_of(template), prompt) == opens
+        assert opens_thought(processor_of(template), prompt.row(0)) == opens
         text = processor_of(template).tokenizer.decode(prompt.tokens[0])
         end = "<|im_start|>assistant\n" + "<think>\n" * opens
         assert text == "<|im_start|>user\nQ?<|im_end|>\n" + end

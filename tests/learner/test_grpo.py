@@ -171,7 +171,9 @@ def assert_same_gradient(found, expected):
     assert gap < 1e-5 * scale, (gap, scale)
 
 
-@pytest.mark.parametrize(("minibatches", "accumulate"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("minibatches", "accumulate"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_the_first_update_has_no_kl_and_a_ratio_of_one_bit_for_bit(minibatches, accumulate):
     """Equal weights are equal policies, whatever two compiled programs round to. Fails where the
     policy's and the reference's numbers are compared: case 2-2 gave a KL of 2e-15.
@@ -208,6 +210,7 @@ def test_flat_groups_move_nothing():
     assert metrics["loss"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["flat", "masked"])
 def test_a_step_that_teaches_nothing_moves_neither_weights_nor_moments(why):
     """By Adam's momentum of the step before all weights would go on; so would weight decay."""
@@ -251,6 +254,7 @@ def assert_same_metrics(found, expected):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_group_taken_in_parts_has_the_whole_groups_gradient_and_metrics():
     """The prompt is encoded once; what its answers ask of it is summed before it goes back."""
     found, _, _, parts = run(updater(1, 2, answer_slices=GROUP), advantages())
@@ -260,7 +264,8 @@ def test_a_group_taken_in_parts_has_the_whole_groups_gradient_and_metrics():
         np.testing.assert_allclose(parts[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("accumulate", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulated_gradients_with_recomputed_blocks_equal_the_whole_batch(accumulate):
     """Both trade time for memory and nothing else."""
     expected, _, _, seen = run(whole(), advantages())
@@ -307,6 +312,7 @@ def test_pairs_and_answers_may_come_in_any_order():
     assert_same_metrics(again, seen)
 
 
+@pytest.mark.slow
 def test_padding_to_a_longer_answer_changes_nothing():
     """Four more places after the longest answer, filled with words."""
     answers = played()[2]
@@ -368,6 +374,7 @@ def test_the_shared_prompt_learner_equals_the_flattened_one_at_less_cost(record_
     assert 1.5 < dear / cost < GROUP
 
 
+@pytest.mark.slow
 def test_minibatches_are_token_means_of_their_own_pairs():
     """Two minibatches of interleaved pairs equal two updates with the other pairs masked."""
     summed, *_ = run(updater(2, 2), advantages())
@@ -390,6 +397,7 @@ def test_what_stands_after_the_end_of_an_answer_does_not_matter():
     assert_same_gradient(found, expected)
 
 
+@pytest.mark.slow
 def test_a_step_makes_better_answers_likelier_and_worse_ones_less_likely():
     """Without KL, so without a reference, and with the real optimiser."""
     prompt, images, answers = played()

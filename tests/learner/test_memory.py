@@ -49,6 +49,7 @@ def peak(vocab: int, *, frozen: tuple[str, ...] = (), chunk: int = 4096) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_vocabulary():
     small, large = (peak(vocab, frozen=TABLES) for vocab in (SMALL, QWEN))
     print(f"update beside its arguments: {small / 1e6:.1f} MB at V={SMALL}, {large / 1e6:.1f} MB "
@@ -56,6 +57,7 @@ def test_peak_memory_does_not_grow_with_the_vocabulary():
     assert abs(large / small - 1) < 0.10
 
 
+@pytest.mark.slow
 def test_one_chunk_of_the_whole_vocabulary_would_grow():
     """The ablation: without chunks the logits of all answer tokens exist, twice and more."""
     tokens = PAIRS * GROUP * LENGTH

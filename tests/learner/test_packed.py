@@ -4,6 +4,7 @@ Both sum the same float32 numbers in another order: of each parameter's gradient
 the whole gradient's length is another (3.5e-7 measured). A mistake moves it by .07 or more.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -11,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.config import GrpoConfig, OptimConfig
+from dig_jax.config import Config, GrpoConfig, LoraConfig, OptimConfig
 from dig_jax.learner import packing, turns
 from dig_jax.learner.grpo import make_update
 from dig_jax.learner.optim import make_optimizer
 from dig_jax.learner.packing import make_packing, make_plan
 from dig_jax.learner.state import TrainState
-from dig_jax.learner.trainable import parameter_names, split
+from dig_jax.learner.trainable import parameter_names, split, trained_names
+from dig_jax.model import lora
+from dig_jax.model.config import LoraShape
 from dig_jax.model.qwen3vl import see_images
 from dig_jax.sampler.rollout import Rollout
 from tests import tiny_model
@@ -36,6 +39,22 @@ def _many_turns(monkeypatch):
 @cache
 def tiny():
     return tiny_model.make_tiny(jax.random.key(0))
+
+
+ADAPTED = replace(
+    tiny_model.CONFIG, lora=LoraShape(rank=2, scale=1.5, targets=("wq", "wo", "w_down"))
+)
+
+
+@cache
+def with_adapters():
+    """The weights with adapters that already do something, so that both factors have a gradient."""
+    params = lora.add_fresh(tiny(), ADAPTED, key=jax.random.key(7))
+    keys = iter(jax.random.split(jax.random.key(8), 8))
+    noise = jax.tree.map(
+        lambda a: a + 0.1 * jax.random.normal(next(keys), a.shape, a.dtype), params["lora"]
+    )
+    return params | {"lora": noise}
 
 
 @cache
@@ -76,21 +95,27 @@ def update_of(cfg: GrpoConfig, config=tiny_model.CONFIG, optimizer=None, trained
     return tiny_model.quick_jit(make), optimizer
 
 
-def both_ways(cfg: GrpoConfig, *, reference=True, trained=ALL, frozen=False, rollout=None):
+def both_ways(
+    cfg: GrpoConfig, *, reference=True, trained=ALL, frozen=False, rollout=None, adapted=False
+):
     """(summed gradient, metrics, parts) of the padded and of the packed update.
 
     reference  another than the policy, so that all of the KL is in the comparison
+    adapted    the adapters alone are trained
     """
-    update, optimizer = update_of(cfg, trained=trained)
+    params, config = (with_adapters(), ADAPTED) if adapted else (tiny(), tiny_model.CONFIG)
+    if adapted:
+        trained = trained_names(Config(lora=LoraConfig(rank=2)), params)
+    update, optimizer = update_of(cfg, config, trained=trained)
     prompt, images, answers = played()
     answers = rollout or answers
     if frozen:
         images = see_images(tiny(), tiny_model.CONFIG, prompt, images)
-    part, moved = split(tiny(), trained)[0], jax.tree.map(lambda a: a * 1.02, tiny())
+    part, moved = split(params, trained)[0], jax.tree.map(lambda a: a * 1.02, params)
     state = TrainState(
-        params=tiny(),
+        params=params,
         opt_state=optimizer.init(part),
-        reference=split(moved if reference else tiny(), trained)[0] if cfg.kl_coef else None,
+        reference=split(moved if reference else params, trained)[0] if cfg.kl_coef else None,
         step=jnp.int32(0),
     )
     given = (state, prompt, images, answers, jnp.asarray(rewards()))
@@ -142,7 +167,7 @@ VARIANTS = {
     "most uncertain": {"entropy_share": 0.3, "mismatch": "truncate", "minibatches": 2},
     "no kl": {"kl_coef": 0.0, "advantage": "leave_one_out", "aggregate": "sequence"},
 }
-QUICK = ("gspo, minibatches, epochs, slices",)
+QUICK = ("as it comes",)  # the others compile for half a minute each
 
 
 @pytest.mark.parametrize(
@@ -158,6 +183,12 @@ def test_a_frozen_tower_seen_once_is_packed_alike():
     assert_equal(GrpoConfig(vocab_chunk=24), trained=TEXT, frozen=True)
 
 
+@pytest.mark.slow
+def test_adapters_are_trained_alike():
+    assert_equal(GrpoConfig(vocab_chunk=24), adapted=True)
+
+
+@pytest.mark.slow
 def test_the_first_packed_update_has_no_kl_and_a_ratio_of_one_bit_for_bit():
     _, (_, metrics, _) = both_ways(GrpoConfig(vocab_chunk=24), reference=False)
     assert metrics["kl"] == metrics["kl_k1"] == 0
@@ -186,6 +217,7 @@ def test_a_mistake_in_packing_is_seen(mistake, monkeypatch):
         assert_equal(GrpoConfig(vocab_chunk=24))
 
 
+@pytest.mark.slow
 def test_fifty_rollouts_of_any_lengths_are_one_program():
     """Counted by JAX itself: the lengths are data."""
     cfg = GrpoConfig(vocab_chunk=24, kl_coef=0.0)

@@ -351,7 +351,10 @@ def test_splash_on_a_mesh_lowers_only_where_it_sees_the_mesh(name):
 
 
 @ALL
-@pytest.mark.parametrize(("fsdp", "tensor"), [(2, 4), (3, 2), (2, 2)])
+@pytest.mark.parametrize(
+    ("fsdp", "tensor"),
+    [(2, 4), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((3, 2), (2, 2)))],
+)
 def test_splash_on_a_mesh_equals_the_reference(name, fsdp, tensor):
     """Rows and heads split, too few key heads repeated, what does not divide whole."""
     mesh = mesh_of(fsdp, tensor)
@@ -364,7 +367,9 @@ def test_splash_on_a_mesh_equals_the_reference(name, fsdp, tensor):
     assert gap(jax.device_get(found), expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["full", "causal", "answers"])
+@pytest.mark.parametrize(
+    "name", ["full", "causal", pytest.param("answers", marks=pytest.mark.slow)]
+)
 def test_chunked_memory_is_linear_in_the_sequence(name):
     """Four times the length: the reference's scores grow 16-fold, the chunks' 4-fold."""
 
@@ -470,7 +475,11 @@ FEW = (
     ("dot", "dots", "unroll"),
     ("xla", "dots", "one_scan"),
 )
-TRIPLES = [*itertools.product(KINDS, REMATS, LAYERS)] if os.environ.get("ALL_TRIPLES") else FEW
+SLOW = [pytest.param(*one, marks=pytest.mark.slow) for one in FEW[1:]]
+if os.environ.get("ALL_TRIPLES"):
+    TRIPLES = [*itertools.product(KINDS, REMATS, LAYERS)]
+else:
+    TRIPLES = [FEW[0], *SLOW]
 SIZES = [[(16, 24), (8, 16)], [(16, 8), (16, 16)], [(8, 8)]]
 
 
@@ -545,6 +554,7 @@ def test_decoding_does_not_depend_on_how_layers_run():
         assert gap(one, other) < 1e-5
 
 
+@pytest.mark.slow
 def test_text_alone_is_the_same_in_one_scan():
     """No images, no deepstack: a block's number must not be taken for a feature."""
     prompt = tiny_model.fake_prompt([[]], [6], seed=4)
@@ -573,6 +583,7 @@ def prompt_temporaries(how: str) -> tuple[int, int]:
     return used, sum(4 * leaf.size for leaf in jax.tree.leaves(shapes["blocks"]))
 
 
+@pytest.mark.slow
 def test_the_default_holds_no_second_copy_of_the_weights():
     """Two scans over one stack cut it in two, and a cut is a copy: at the 2B's size 7.2 GB."""
     used, weights = prompt_temporaries(tiny_model.CONFIG.layers)
@@ -615,6 +626,7 @@ def test_unrolled_layers_are_a_loop_and_scanned_ones_are_not():
     assert (loops("scan"), loops("one_scan"), loops("unroll")) == (1, 1, 0)
 
 
+@pytest.mark.slow
 def test_an_odd_prompt_reaches_cudnn_with_an_even_length(monkeypatch):
     """JAX differentiates cuDNN's attention over even lengths alone."""
     plain, lengths = dot_attention._dot, []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dig_jax.model import text, vision
-from dig_jax.model.coldinit import comparing_init
+from dig_jax.model.coldinit import Codes, comparing_init
 from dig_jax.model.params import param_shapes
 from dig_jax.model.rope import rotate
 from dig_jax.model.specs import model_specs
@@ -89,3 +89,60 @@ def test_the_same_key_gives_the_same_weights():
     )
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert (one["blocks"]["wq"] != other["blocks"]["wq"]).mean() > 0.9
+
+
+ASKS = 40  # tokens after the cells that it reads: none of them is a place to look at
+CODES = Codes(rows=np.arange(20), shown=np.arange(4, 8), asked=np.arange(12, 16))
+
+
+def searched(params, asked: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Attention f32[N, C + 1] of layer 2 from a token to C cells before it, and to itself."""
+    c, p = CONFIG.text, jax.tree.map(lambda a: np.asarray(a[2]), params["blocks"])
+    x = np.concatenate([cells, asked[None]])
+    positions = np.append(np.arange(len(cells)), len(cells) + ASKS)
+    angles = text.angles_of(np.stack([positions] * 3, -1), CONFIG)
+    q, k = (
+        rotate(text.rms_norm(jnp.einsum("pd,dnh->pnh", x, p[w]), p[norm], c.norm_eps), angles)
+        for w, norm in (("wq", "q_norm"), ("wk", "k_norm"))
+    )
+    k = jnp.repeat(k, c.heads // c.kv_heads, axis=1)
+    logits = jnp.einsum("nh,snh->ns", q[-1], k) * c.head_dim**-0.5
+    return np.asarray(jax.nn.softmax(logits))
+
+
+CONFIG = replace(
+    tiny_model.CONFIG,
+    text=replace(tiny_model.CONFIG.text, width=128, head_dim=32, heads=8, kv_heads=4, layers=3,
+                 mrope_section=(6, 5, 5), rope_theta=100.0),
+    vision=replace(tiny_model.CONFIG.vision, out=128),
+)  # fmt: skip
+
+
+def states(params, rows, seed):
+    """f32[n, D] of unit variance that say one code each, among other things."""
+    code = np.asarray(params["head"])[:, rows].T
+    noise = np.random.default_rng(seed).normal(size=code.shape)
+    return 0.8 * code / np.sqrt(np.square(code).mean(-1, keepdims=True)) + 0.6 * noise
+
+
+def test_what_asks_for_a_code_reads_the_cell_that_shows_it():
+    params = comparing_init(CONFIG, (ROWS, COLS), key=jax.random.key(0), codes=CODES)
+    group = CONFIG.text.heads // CONFIG.text.kv_heads
+    cells = states(params, CODES.shown, 0)
+    for wanted in range(4):
+        (asked,) = states(params, CODES.asked[[wanted]], 9)
+        found = searched(params, asked, cells)[::group].mean(0)
+        assert found.argmax() == wanted
+
+
+def test_without_its_turn_a_search_finds_itself():
+    """The ablation: a query that is the key reads the token that asks, which has no answer."""
+    params = comparing_init(CONFIG, (ROWS, COLS), key=jax.random.key(0), codes=CODES)
+    group = CONFIG.text.heads // CONFIG.text.kv_heads
+    plain = {**params, "blocks": {**params["blocks"]}}
+    wq = np.array(params["blocks"]["wq"])
+    wq[2, :, ::group] = np.asarray(params["blocks"]["wk"])[2]
+    plain["blocks"]["wq"] = wq
+    (asked,) = states(params, CODES.asked[[1]], 9)
+    found = searched(plain, asked, states(params, CODES.shown, 0))[::group].mean(0)
+    assert found.argmax() == 4

@@ -126,7 +126,7 @@ def gradient_gap(case: cases.Case, found: dict[str, np.ndarray]) -> dict[str, fl
     }
 
 
-@EVERY
+@pytest.mark.parametrize("name", ["tied", "untied", pytest.param("deep", marks=pytest.mark.slow)])
 def test_every_parameters_gradient_equals_hf(name):
     """Of the mean log-likelihood of two answers per prompt: one shared encoding against HF's
     forward over repeated prompts."""

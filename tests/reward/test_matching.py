@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from dig_jax.reward import matching
 from dig_jax.reward.matching import PAD_COST, assign, assign_on_host, assign_xla, price_padding
 
+XLA_SLOW = ("scipy", pytest.param("xla", marks=pytest.mark.slow))  # where it is compiled anew
 # One compilation each way: every test below brings its problems to the shape [16, 6, 5].
 SOLVERS = {"scipy": assign, "xla": jax.jit(assign_xla)}
 BATCH, Q, M = 16, 6, 5
@@ -83,7 +84,7 @@ def test_equals_brute_force(solver, q, m):
         assert price == pytest.approx(brute_force(cost), abs=TOLERANCE)
 
 
-@pytest.mark.parametrize(("q", "m"), [(16, 8), (8, 16)])
+@pytest.mark.parametrize(("q", "m"), [pytest.param(16, 8, marks=pytest.mark.slow), (8, 16)])
 def test_scipy_equals_optax_called_directly(q, m):
     costs = np.random.default_rng(3).random((16, q, m), np.float32)
     rows, columns = jax.jit(jax.vmap(optax.assignment.hungarian_algorithm))(costs)
@@ -143,7 +144,7 @@ def test_permuting_boxes_permutes_the_matching(solver):
     np.testing.assert_array_equal(back, match[:, rows])
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", XLA_SLOW)
 def test_same_under_jit_vmap_and_shard_map(solver):
     costs, _, _ = random_padded(np.random.default_rng(9))
     solve = {"scipy": assign, "xla": assign_xla}[solver]
@@ -193,7 +194,7 @@ def test_shard_map_calls_the_host_once_per_shard(calls):
     assert calls == [(2, Q, M)] * 8
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", XLA_SLOW)
 def test_gradient_stops_at_the_assignment(solver):
     """A loss over matched costs differentiates through the costs, not the choice."""
     costs, _, _ = random_padded(np.random.default_rng(11))
@@ -207,6 +208,7 @@ def test_gradient_stops_at_the_assignment(solver):
     np.testing.assert_array_equal(jax.grad(matched_cost)(jnp.asarray(costs)), chosen)
 
 
+@pytest.mark.slow
 def test_the_host_solver_agrees_with_scipy_matrix_by_matrix():
     """Ties, holes, padding anywhere, both orientations: easy or not, scipy's own choice."""
     rng = np.random.default_rng(9)

@@ -18,11 +18,11 @@ from etils.epath import backend
 
 from dig_jax.common import locks, typed
 from dig_jax.config import Config, MeshConfig, config_hash, to_json
-from dig_jax.convert import folders
 from dig_jax.data import records
 from dig_jax.data.feed import checks, fetch, pipeline
 from dig_jax.doctor import folder
 from dig_jax.run import best, checkpoint, resume
+from dig_jax.run.trained import open_run
 from tests import ROOT
 from tests.common.test_locks import ELSEWHERE, holder, never
 from tests.data.feed.test_pipeline import SIZES, config, identities, pair, write_split
@@ -78,6 +78,7 @@ def steps_in(storage) -> set[str]:
     return {name.split("/")[3] for name in storage.under(HELD)}
 
 
+@pytest.mark.slow
 def test_a_sharded_state_goes_to_a_bucket_and_comes_back_on_another_mesh(storage, tmp_path):
     """Three saves of which two are kept; what is deleted leaves no object."""
     cfg = run_config(tmp_path, "mesh.fsdp=4", "mesh.tensor=2")
@@ -97,6 +98,7 @@ def test_a_sharded_state_goes_to_a_bucket_and_comes_back_on_another_mesh(storage
     assert checkpoint.saved_config(RUN) == cfg
 
 
+@pytest.mark.slow
 def test_a_save_that_was_killed_is_no_checkpoint_and_is_made_again(storage, tmp_path):
     """In a bucket the folder has its name from the start: the last object tells that it is whole.
 
@@ -113,6 +115,7 @@ def test_a_save_that_was_killed_is_no_checkpoint_and_is_made_again(storage, tmp_
     assert_same_bits(checkpoint.restore(cfg, state())[0], state(seed=7))
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_of_saving_loses_no_reported_step(storage, tmp_path):
     """A second process writes; this one, which has listed the folder before, sees what it wrote."""
     assert checkpoint.latest_step(RUN) is None
@@ -176,6 +179,7 @@ def test_two_processes_write_one_checkpoint_without_a_folder_that_both_see(stora
     assert not [name for name in storage.objects if ".shared" in name or ".dig_jax" in name]
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept_beside_the_checkpoints(storage, tmp_path):
     cfg = run_config(tmp_path, "eval.every=1", "checkpoint.best=f1")
     keeper = best.BestKeeper(cfg, 0)
@@ -203,13 +207,14 @@ def test_a_run_is_found_by_its_folder_and_by_the_address(storage, tmp_path):
     (run / "config.json").write_text(to_json(cfg))
     shutil.move(run, tmp_path / "moved")
     for name, where in ((tmp_path / "moved", tmp_path / "moved"), (RUN, run)):
-        trained = folders.open_run(name, source=str(ROOT / cfg.model.source))
+        trained = open_run(name, source=str(ROOT / cfg.model.source))
         assert (trained.step, trained.cfg.checkpoint.root) == (4, RUN)
         assert trained.cfg.run_dir == str(where)
     with pytest.raises(FileNotFoundError, match=rf"{RUN}/checkpoints has no checkpoint 5; .*\[4\]"):
-        folders.open_run(RUN, step=5)
+        open_run(RUN, step=5)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_begin_anew_because_its_root_was_changed(storage, tmp_path):
     """Its rows would be moved away: the checkpoints that it has are elsewhere."""
     local = run_config(tmp_path, "checkpoint.root=")
@@ -415,6 +420,7 @@ def test_a_killed_copy_goes_on_and_processes_of_one_machine_take_turns(storage, 
     assert records.open_split(here)
 
 
+@pytest.mark.slow
 def test_a_scheduler_learns_from_the_bucket_whether_a_run_is_done(storage, tmp_path):
     """tpu/complete.sh with the address in place of the run folder."""
     script = ROOT / "tpu" / "complete.sh"

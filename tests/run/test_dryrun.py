@@ -41,6 +41,7 @@ def files_of(folder) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_prompt_answers_and_rewards_and_touches_no_run(config, tmp_path):
     """In a folder that holds a run of another configuration, which a dry run has no part in."""
     other = dataclasses.replace(config, seed=7, run_dir=str(tmp_path / "run"))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from dig_jax.common import locks, typed
@@ -43,7 +44,9 @@ with resume.owned(typed.override(Config(), sys.argv[1:])):
 """
 
 
-@pytest.mark.parametrize("field", ["run_dir", "checkpoint.root"])
+@pytest.mark.parametrize(
+    "field", ["run_dir", pytest.param("checkpoint.root", marks=pytest.mark.slow)]
+)
 def test_a_second_run_in_one_folder_is_refused_by_field_host_and_process(tmp_path, field):
     """Their other folder is each its own."""
     settings = {name: f"{name}={tmp_path}/one/{name}" for name in ("run_dir", "checkpoint.root")}
@@ -244,7 +247,7 @@ def test_a_reward_module_that_was_edited_is_refused(tmp_path, monkeypatch):
 
 
 def test_another_source_is_refused_by_what_differs(tmp_path):
-    """Its template, or tensors of other sizes; not its card."""
+    """Its template, its weights, in numbers or in size; not its card."""
     source = tmp_path / "source"
     shutil.copytree(ROOT / "assets" / "tiny_qwen3vl", source)
     cfg = config(tmp_path, f"model.source={source}")
@@ -260,7 +263,15 @@ def test_another_source_is_refused_by_what_differs(tmp_path):
     resume.check_start(cfg)
     template.write_text("another")
     resume.check_start(typed.override(cfg, [f"run_dir={tmp_path}/new"]))  # the second
+    template.write_text(whole)
     weights = next(source.glob("*.safetensors"))
+    stored = weights.read_bytes()
+    start = 8 + int.from_bytes(stored[:8], "little")
+    tuned = np.frombuffer(stored[start:], np.float32) * np.float32(1.001)
+    weights.write_bytes(stored[:start] + tuned.tobytes())  # the same shapes, sizes and names
+    with pytest.raises(ValueError, match=r"source.weights: saved '\w+', now '\w+'\n"):
+        resume.check_start(cfg)
+    template.write_text("another")
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"(?s)source.files: .*source.weights: saved"):
         resume.check_start(cfg)

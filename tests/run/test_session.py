@@ -84,22 +84,22 @@ def test_a_prefilled_thought_needs_a_template_that_opens_it(folder):
 
 def test_sampler_and_texts_stop_at_the_tokens_of_generation_config(folder):
     """One source: after another id is added there, both stop at it."""
-    change(folder, "generation_config.json", eos_token_id=[488, 486, 70])
+    change(folder, "generation_config.json", eos_token_id=[616, 614, 70])
     found = opened(folder)
-    assert found.model.eos_tokens == (488, 486, 70)
+    assert found.model.eos_tokens == (616, 614, 70)
     [word] = found.processor.tokenizer("a")["input_ids"]
     [other] = found.processor.tokenizer.convert_tokens_to_ids(["b"])
     assert found.texts(np.array([word, 70, other]), np.array(3)) == "a"
-    change(folder, "generation_config.json", eos_token_id=[488, 486])
+    change(folder, "generation_config.json", eos_token_id=[616, 614])
     assert len(opened(folder).texts(np.array([word, 70, other]), np.array(3))) > 1
 
 
 def test_an_end_token_that_sampling_does_not_know_is_refused(folder):
-    change(folder, "generation_config.json", eos_token_id=[486])
-    with pytest.raises(ValueError, match=r"eos_token is 488, .* at \[486\] .*; add it there"):
+    change(folder, "generation_config.json", eos_token_id=[614])
+    with pytest.raises(ValueError, match=r"eos_token is 616, .* at \[614\] .*; add it there"):
         opened(folder)
-    change(folder, "generation_config.json", eos_token_id=[486, 488])
-    assert opened(folder).model.eos_tokens == (486, 488)
+    change(folder, "generation_config.json", eos_token_id=[614, 616])
+    assert opened(folder).model.eos_tokens == (614, 616)
 
 
 def add_token(folder, text: str) -> None:
@@ -107,18 +107,18 @@ def add_token(folder, text: str) -> None:
     path = folder / "tokenizer.json"
     found = json.loads(path.read_text())
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    found["added_tokens"].append({"id": 512, "content": text, **flags})
+    found["added_tokens"].append({"id": 640, "content": text, **flags})
     path.write_text(json.dumps(found))
 
 
 def test_a_token_without_a_row_of_the_embedding_is_refused_where_it_is_used(folder):
-    """512 rows, ids 0 to 511: a longer tokenizer alone is normal, but not id 512 in a prompt."""
+    """640 rows, ids 0 to 639: a longer tokenizer alone is normal, but not id 640 in a prompt."""
     add_token(folder, "<differs>")
     found = opened(folder)
-    assert len(found.processor.tokenizer) == 513
+    assert len(found.processor.tokenizer) == 641
     with pytest.raises(
         ValueError,
-        match=r"prompt of every pair of data/tiny has token '<differs>' with id 512, but .* 512 "
+        match=r"prompt of every pair of data/tiny has token '<differs>' with id 640, but .* 640 "
         r"rows \(vocab_size\); .*resize_token_embeddings",
     ):
         opened(folder, prompt=PromptConfig("What <differs> here?"))
@@ -129,7 +129,7 @@ def test_a_lesson_with_a_token_without_a_row_is_refused(folder):
     add_token(folder, "[77, 88")
     processor = opened(folder).processor
     assert encode_answer(processor, "[]")[-1] == processor.eos_token
-    with pytest.raises(ValueError, match=r"answer has token '\[77, 88' with id 512, .* 512 rows"):
+    with pytest.raises(ValueError, match=r"answer has token '\[77, 88' with id 640, .* 640 rows"):
         encode_answer(processor, '[{"bbox_2d": [77, 88, 99, 100]}]')
 
 
@@ -157,11 +157,11 @@ def test_prompt_and_answer_must_fit_the_models_context(folder):
         opened(folder)
     assert opened(folder, rollout=RolloutConfig(max_tokens=95)).model.text.context == length + 95
     short = RolloutConfig(max_tokens=1)
-    with pytest.raises(ValueError, match=r"more than prompt.max_tokens=20; shorten .*raise"):
-        opened(folder, prompt=PromptConfig(max_tokens=20))
+    with pytest.raises(ValueError, match=r"more than prompt.max_tokens=21; shorten .*raise"):
+        opened(folder, prompt=PromptConfig(max_tokens=21))
     opened(folder, rollout=short, prompt=PromptConfig(max_tokens=length))
     small = {"data": DataConfig(min_pixels=256, max_pixels=300), "rollout": short}
-    opened(folder, prompt=PromptConfig("?", max_tokens=20), **small)
+    opened(folder, prompt=PromptConfig("?", max_tokens=21), **small)
 
 
 def test_the_context_survives_an_export():
@@ -248,7 +248,7 @@ def test_decoding_settings_that_are_not_computed_are_refused(folder):
     (folder / "generation_config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"eval.decoding=policy"):
         read_decoding(folder)
-    change(folder, "config.json", eos_token_id=[488, 486])  # else no answer ends
+    change(folder, "config.json", eos_token_id=[616, 614])  # else no answer ends
     opened(folder, eval=dataclasses.replace(own, decoding="policy"))
     shutil.copy(ASSETS / "generation_config.json", folder)
     opened(folder, eval=own)

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dig_jax.boxes import pad_boxes
+from dig_jax.boxes import boxes_text, pad_boxes
 from dig_jax.config import Config, DataConfig, EvalConfig, RewardConfig
 from dig_jax.data.feed.batch import KINDS, Batch
 from dig_jax.data.feed.checks import check_data
 from dig_jax.data.feed.pipeline import eval_pairs
-from dig_jax.learner.sft import answer_text
 from dig_jax.reward.reward import make_reward, score_texts
 from dig_jax.run import validation
 from dig_jax.scoring.rows import answer_rows, found_boxes
@@ -39,7 +38,7 @@ def scored(truths, answers, kinds):
         bucket=np.zeros(count, np.int32),
         real=np.ones(count, bool),
     )
-    texts = [[a if isinstance(a, str) else answer_text(boxes(*a)) for a in row] for row in answers]
+    texts = [[a if isinstance(a, str) else boxes_text(boxes(*a)) for a in row] for row in answers]
     ended = np.ones((count, len(texts[0])), bool)
     reward, parsed = score_texts(texts, ended, truth, make_reward(CFG), CFG)
     return answer_rows(CFG, batch, texts, parsed, reward)

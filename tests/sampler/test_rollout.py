@@ -117,7 +117,7 @@ def score_of(temperature: float):
     return tiny_model.quick_jit(make_scorer(tiny_model.CONFIG, temperature=temperature, chunk=24))
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperature", [1.0, pytest.param(0.7, marks=pytest.mark.slow)])
 def test_the_sampler_reports_the_log_probs_that_the_learner_computes(temperature):
     """The end token's included. Float32, logits near 8: 1e-5 (measured 1.4e-6)."""
     answers = drawn(temperature)
@@ -191,6 +191,7 @@ def test_answers_are_scored_in_the_order_of_pairs_and_group():
     np.testing.assert_allclose(found[::-1, ::-1], logp, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_truncated_sampler_draws_only_kept_tokens():
     """First tokens of 4 x 1,000 answers: all within the three likeliest, each of those drawn."""
     sample = tiny_model.quick_jit(

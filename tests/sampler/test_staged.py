@@ -77,7 +77,7 @@ def expected():
     return found
 
 
-@pytest.mark.parametrize("settings", [GROWN, PACKED])
+@pytest.mark.parametrize("settings", [pytest.param(GROWN, marks=pytest.mark.slow), PACKED])
 def test_several_programs_draw_the_tokens_of_one(settings):
     same(draw(settings), expected())
     visited = [stage for stage, _ in cost(expected().lengths, plan_of(settings)).visits]
@@ -90,6 +90,7 @@ def test_draws_of_a_packed_rollout_depend_on_the_global_row_alone():
     assert (draw(PACKED, first=3).tokens != expected().tokens).any()
 
 
+@pytest.mark.slow
 def test_on_a_mesh_rows_are_packed_within_their_shard_and_drawn_alike():
     """Two shards of 16 rows, which are packed into 8; heads over two devices."""
     plan = plan_of(PACKED, shards=2)
@@ -109,6 +110,7 @@ def test_nothing_is_compiled_after_the_first_call(caplog):
     assert not compiled
 
 
+@pytest.mark.slow
 def test_the_rows_computed_are_those_of_the_plan(monkeypatch):
     """Each step's slots, as `stages.cost` counts them: nothing waits for the longest answer."""
     steps = []
@@ -127,6 +129,7 @@ def test_the_rows_computed_are_those_of_the_plan(monkeypatch):
     assert sorted(steps) == list(enumerate(shapes))
 
 
+@pytest.mark.slow
 def test_a_greedy_packed_rollout_of_every_answer_on_every_device():
     """As evaluation asks for it, with blocks one after the other and caches of their own."""
     settings = dataclasses.replace(PACKED, chunk=0, layers="unroll")

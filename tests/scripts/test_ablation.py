@@ -27,7 +27,7 @@ from dig_jax.config import (
 )
 from dig_jax.hf import weights
 from dig_jax.run.runlog import read_rows
-from scripts.study.ablation import plan, results, runs, statistics, tables
+from scripts.study.ablation import effect, plan, results, runs, statistics, tables
 from tests import ROOT
 from tests.corpora import plain_pair, write_split
 from tests.tiny_model import ASSETS, make_tiny, small_base
@@ -328,9 +328,9 @@ def exam_rows(f1: float) -> list[dict]:
 
 @pytest.fixture
 def scored(tmp_path) -> plan.Plan:
-    """Two seeds of every arm of the curriculum but `shuffled`, and the base."""
+    """Two seeds of every arm of the curriculum but `shuffled`, the base and the pixels."""
     made = plan.make_plan(BASE, ARMS, tmp_path, seeds=[0, 1], only="curriculum")
-    folders = {tmp_path / tables.BASE: 0.25}
+    folders = {tmp_path / tables.BASE: 0.25, tmp_path / tables.PIXELS: 0.75}
     folders |= {run.folder: 0.5 + 0.1 * run.seed for run in made.runs if run.arm != "shuffled"}
     for folder, f1 in folders.items():
         folder.mkdir(parents=True)
@@ -347,10 +347,23 @@ def test_tables_hold_the_means_over_seeds_and_say_which_arm_is_missing(scored):
     lines = {
         line[0].split(":")[0]: line for line in tables.study_table(scored, "curriculum", scores)
     }
-    assert lines["untrained"][2].startswith("0.250 [0.250, 0.250]")
-    assert lines["full"][1:3] == ["2", "0.550 [0.500, 0.600]"]
+    assert lines["untrained"][3].startswith("0.250 [0.250, 0.250]")
+    assert lines["full"][1:4] == ["2", "-", "0.550 [0.500, 0.600]"]
     assert lines["shuffled"][1] == "none finished"
     assert "shuffled" not in {line[0] for line in tables.count_table(scored, "curriculum", scores)}
+
+
+def test_the_figure_of_the_effect_has_a_bar_for_whoever_has_answered_a_split(scored, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(effect, "_bar", lambda axis, at, width, seen, color, label: drawn.append(
+        (round(at), label, seen["metrics"]["f1"][0])))  # fmt: skip
+    one = tables.summarize(scored, ["sampled"])["sampled"]
+    less = {arm: one[arm] for arm in (tables.BASE, "full")}
+    effect.draw(scored.root / "effect.png", scored, {"greedy": less, "sampled": one})
+    assert (0, "untrained", 0.25) in drawn
+    assert (1, "pixel difference", 0.75) in drawn
+    assert sum(place == 0 for place, _, _ in drawn) == 2
+    assert sum(place == 1 for place, _, _ in drawn) == len(one) == 6
 
 
 def test_the_section_replaces_what_stood_between_the_marks_and_nothing_else(scored, tmp_path):
@@ -450,7 +463,7 @@ def test_a_command_killed_at_work_is_taken_over_and_a_broken_arm_costs_only_itse
     assert len(json.loads((folder / "manifest.json").read_text())["starts"]) == 1
     assert [row["step"] for row in read_rows(folder, kind="train")] == list(range(16))
     found = json.loads((tmp_path / "root" / "ablation.json").read_text())
-    assert set(found["scores"]["sampled"]) == {"base", "full"}
+    assert set(found["scores"]["sampled"]) == {"base", "full", "pixels"}
     text = (tmp_path / "ablations.md").read_text()
     assert "other seed 0 failed in train" in text
     assert (tmp_path / "ablation.png").read_bytes()[:4] == b"\x89PNG"

@@ -66,7 +66,10 @@ def test_what_is_timed_has_the_shapes_that_preflight_compiles():
     assert seen.tokens.shape[0] == len(filled.pixels(on, SHAPE))
 
 
-@pytest.mark.parametrize("part", parts.PARTS)
+@pytest.mark.parametrize(
+    "part",
+    [p if p == "machine" else pytest.param(p, marks=pytest.mark.slow) for p in parts.PARTS],
+)
 def test_every_part_runs_and_its_figures_are_finite(part):
     result = parts.PARTS[part](bench(packed=part != "update"))
     assert result.part == part.removesuffix("_packed")

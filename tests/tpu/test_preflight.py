@@ -21,6 +21,7 @@ from dig_jax.config import (
     ModelSource,
     OptimConfig,
     RolloutConfig,
+    SftConfig,
     to_json,
 )
 from dig_jax.mesh import programs, sharding
@@ -31,7 +32,7 @@ from dig_jax.run.experience import learned_reward
 from tests import tiny_model
 from tpu import compile_phase, gpu_target, hlo_report, preflight, slices, table
 from tpu.compile_phase import Request, Result
-from tpu.phases import PromptShape, bytes_per_device, phases
+from tpu.phases import PromptShape, bytes_per_device, names_of, phases
 from tpu.prompt_shape import bound
 
 PAIRS, GIB = 8, 2**30
@@ -189,6 +190,24 @@ def test_an_update_that_learns_from_parts_is_given_parts():
     reward = learned_reward(cfg, Reward(total=parts["format"], parts=parts))
     assert reward.shape == update.given[4].shape
     assert jax.eval_shape(update.program, *update.given)[0].step.shape == ()
+
+
+def test_a_supervised_step_is_one_phase_that_takes_what_a_run_gives_it(tmp_path):
+    """Rows as `lessons` makes them, on the mesh; there is no rollout, and no reference."""
+    sft = SftConfig(questions_per_step=16, questions_root="q", accumulate=2)
+    cfg = replace(CONFIG, learner="sft", pairs_per_step=16, sft=sft)
+    on = replace(layout(), cfg=cfg)
+    found = phases(on, SHAPE)
+    assert list(found) == names_of(cfg, seen=True) == ["sft_update"]
+    state, lessons = found["sft_update"].given
+    assert state.reference is None
+    assert lessons.pairs.images.shape == (16, 2, *tiny_model.SIZE, 3)
+    assert lessons.questions.images.shape == (16, 1, *tiny_model.SIZE, 3)
+    cells = tiny_model.CONFIG.cells(*tiny_model.SIZE)
+    assert lessons.questions.prompt.tokens.shape == (16, SHAPE.tokens - cells)
+    made = jax.eval_shape(found["sft_update"].program, state, lessons)[0]
+    same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), made, state)
+    assert all(jax.tree.leaves(same))
 
 
 def test_the_vision_tower_is_seen_by_the_update_where_it_is_trained():

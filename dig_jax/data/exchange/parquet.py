@@ -2,7 +2,6 @@
 
 A table is described once, by plain names (see `example.PAIRS`); the Arrow schema, the metadata
 that tells `datasets` which structures are pictures, and the card's feature list follow from it.
-pyarrow comes in here only.
 """
 
 from __future__ import annotations
@@ -15,26 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from dig_jax.common import sealed
+from dig_jax.common.arrow import pyarrow
 
 GROUP_ROWS = 32  # rows read to reach one of them
 _GROUP_BYTES = 16 << 20
 _NOTE = b"dig_jax"  # our own entry in a file's metadata
 
 
-def _pyarrow() -> Any:
-    """pyarrow with its parquet part."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise RuntimeError(
-            f"parquet files need pyarrow ({error}); install it with pip install -e '.[parquet]'"
-        ) from error
-    return pyarrow
-
-
 def version() -> str:
-    return _pyarrow().__version__
+    return pyarrow().__version__
 
 
 class TableWriter:
@@ -80,7 +68,7 @@ class TableWriter:
         return names
 
     def _flush(self) -> None:
-        arrow = _pyarrow()
+        arrow = pyarrow()
         if self._rows:
             if self._writer is None:
                 self._writer = self._open(arrow)
@@ -102,7 +90,7 @@ class TableWriter:
 
 
 def _schema(columns: dict, note: dict) -> Any:
-    arrow = _pyarrow()
+    arrow = pyarrow()
     features = {"info": {"features": {name: _feature(kind) for name, kind in columns.items()}}}
     metadata = {b"huggingface": json.dumps(features), _NOTE: json.dumps(sealed.sealed(note))}
     fields = [(name, _arrow_type(kind)) for name, kind in columns.items()]
@@ -110,7 +98,7 @@ def _schema(columns: dict, note: dict) -> Any:
 
 
 def _arrow_type(kind: Any) -> Any:
-    arrow = _pyarrow()
+    arrow = pyarrow()
     if kind == "image":
         return arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     if isinstance(kind, list):
@@ -183,7 +171,7 @@ def read_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[dict
 
 
 def _open(path: Path) -> Any:
-    arrow = _pyarrow()
+    arrow = pyarrow()
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; give a parquet file or a folder of them")
     with _naming(path, "is not a parquet file"):
@@ -196,5 +184,5 @@ def _naming(path: Path, fault: str = "is damaged") -> Iterator[None]:
     """Within it, whatever Arrow finds wrong names the file and the remedy."""
     try:
         yield
-    except (OSError, ValueError, KeyError, _pyarrow().ArrowException) as error:
+    except (OSError, ValueError, KeyError, pyarrow().ArrowException) as error:
         raise ValueError(f"{path} {fault} ({error}); copy, download or export it again") from error

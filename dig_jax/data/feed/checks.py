@@ -18,7 +18,8 @@ def check_data(cfg: Config, size: Size | None = None) -> dict[str, int]:
     """
     cache = cfg.data.cache if size else "none"
     sizes = {name: len(PairSource(cfg.data, name, size, cache=cache)) for name in drawn_splits(cfg)}
-    index_table(cfg, sizes)
+    if sizes:
+        index_table(cfg, sizes)
     for name in scored_splits(cfg):
         source = PairSource(cfg.data, name)
         check_scored(cfg, name, source)
@@ -27,13 +28,20 @@ def check_data(cfg: Config, size: Size | None = None) -> dict[str, int]:
 
 
 def drawn_splits(cfg: Config) -> list[str]:
-    """Buckets that some stage draws from."""
+    """Buckets that some stage draws from; none where no pairs are learned from."""
+    if cfg.learner == "sft" and not cfg.sft.pairs_weight:
+        return []
     stages = cfg.curriculum.stages
     return [b for b in cfg.data.buckets if any(stage.weights.get(b, 0) > 0 for stage in stages)]
 
 
 def scored_splits(cfg: Config) -> list[str]:
-    """data.eval_split, and those beside it that the run validates on."""
+    """data.eval_split, and those beside it that the run validates on.
+
+    None where no split is learned from and nothing validated.
+    """
+    if not drawn_splits(cfg) and not cfg.eval.every:
+        return []
     beside = (*cfg.eval.splits, *filter(None, [cfg.eval.controls])) if cfg.eval.every else ()
     return list(dict.fromkeys((cfg.data.eval_split, *beside)))
 

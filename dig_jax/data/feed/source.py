@@ -49,10 +49,10 @@ class PairSource:
         self._bytes = grain.sources.ArrayRecordDataSource([str(path) for path in self._files])
         self._decoded: DecodedPairs | None = None
         if len(self):
-            self._pair(0)
+            self.record(0)
         _check_box_counts(self._files, cfg)
         if cache == "decoded":
-            self._decoded = open_decoded(self._files, own, self._size, self._pair)
+            self._decoded = open_decoded(self._files, own, self._size, self.record)
             self._check_decoded()
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class PairSource:
 
     def __getitem__(self, index: int) -> Row:
         if self._decoded is None:
-            pair = self._pair(index)
+            pair = self.record(index)
             sides = [resize(image, self._size) for image in (pair.image_a, pair.image_b)]
             images, boxes_px, kinds = np.stack(sides), pair.boxes_px, pair.kinds
         else:
@@ -88,10 +88,11 @@ class PairSource:
             fields = records.unpack(self._bytes[index])
             return {hashlib.sha256(fields[name]).digest() for name in ("image_a", "image_b")}
 
-    def _pair(self, index: int) -> records.Pair:
-        """A record as it is on disk, without masks."""
+    def record(self, index: int, *, masks: bool = False) -> records.Pair:
+        """A record as it is on disk, checked; its masks only where they are asked for."""
         with self._named(index):
-            pair = records.decode_images(self._bytes[index])
+            decode = records.decode if masks else records.decode_images
+            pair = decode(self._bytes[index])
             self._check(pair)
         return pair
 

@@ -8,27 +8,41 @@ from pathlib import Path
 from dig_jax.common.files import write_text
 from dig_jax.scoring.table import markdown
 from scripts.study.ablation.plan import Plan, plan_hash
+from scripts.study.ablation.suite import suite_table
 from scripts.study.ablation.tables import count_table, starts, study_table
 
 BEGIN, END = "<!-- ablations: begin -->", "<!-- ablations: end -->"
 STUDY_NAMES = {
+    "learners": "GRPO and supervised training at equal seconds",
+    "transfer": "Transfer and forgetting",
+    "settings": "What makes GRPO learn",
     "table4": "Parts of the reward (the paper's Table 4)",
     "curriculum": "The curriculum",
 }
 MODE_NAMES = {
     "sampled": "answers sampled as in training",
     "greedy": "the greedy answer",
+    "noise": "the greedy answer, noise of B's own",
+    "jitter": "the greedy answer, another camera for B",
+    "novel": "the greedy answer, colours on other shapes",
 }
 
 
 def section(
-    plan: Plan, scores: dict, *, command: str, figure: str | None, failures: Sequence[str]
+    plan: Plan,
+    scores: dict,
+    *,
+    command: str,
+    figure: str | None,
+    failures: Sequence[str],
+    suite: dict | None = None,
 ) -> str:
     """Markdown: provenance, figure, then per study and mode the table and the one by n.
 
     scores     mode -> arm -> figures, as `tables.summarize` gives them
     figure     address of the picture as the text should link it
     failures   a line each, told before the tables
+    suite      arm -> comparisons with the base, of each seed (`suite.compared`)
     """
     parts = ["## Ablations", made_by(plan, command)]
     parts += [f"**Not complete:** {line}" for line in failures]
@@ -41,6 +55,13 @@ def section(
         mode = next(iter(scores))
         parts.append(f"By the true number of differences n, {MODE_NAMES.get(mode, mode)}:")
         parts.append(markdown(count_table(plan, study, scores[mode])))
+        if suite:
+            parts.append(
+                "Questions about single pictures: the score, and in brackets its difference to "
+                "the untrained base, mean over seeds [lowest and highest end of their paired 95 % "
+                "intervals; seeds with a verdict after Holm's correction]:"
+            )
+            parts.append(markdown(suite_table(suite, plan.studies[study])))
     return "\n\n".join(parts) + "\n"
 
 

@@ -19,13 +19,14 @@ METRICS = {
     "count_ok": "count accuracy",
 }
 BY_COUNT = {"f1": "F1", "count_ok": "count accuracy"}
-BASE = "base"  # the untrained policy, beside the arms
+BASE, PIXELS = "base", "pixels"  # beside the arms: the untrained policy, and none
+NAMES = {PIXELS: "pixel difference", BASE: "untrained"}
 Exams = dict[str, dict[int, list[dict]]]  # arm -> seed -> rows
 
 
 def read_exams(plan: Plan, mode: str) -> Exams:
-    """The evaluations of a mode that exist, the untrained base's under seed 0 of BASE."""
-    folders = [(BASE, 0, plan.root / BASE)]
+    """The evaluations of a mode that exist, those of NAMES under seed 0."""
+    folders = [(name, 0, plan.root / name) for name in NAMES]
     folders += [(run.arm, run.seed, run.folder) for run in plan.runs]
     exams: Exams = {}
     for arm, seed, folder in folders:
@@ -78,32 +79,33 @@ def _of_mode(plan: Plan, exams: Exams) -> dict:
 
 
 def study_table(plan: Plan, study: str, scores: dict) -> list[list[str]]:
-    """Cells: a heading, the untrained base, a line per arm; missing seeds are told."""
-    head = ["", "seeds", *METRICS.values(), f"F1 minus {plan.reference}"]
+    """Cells: a heading, a line for each of NAMES and per arm; missing seeds are told."""
+    head = ["", "seeds", "s of steps", *METRICS.values(), f"F1 minus {plan.reference}"]
     lines = [head]
-    for arm in (BASE, *plan.studies[study]):
-        label = "untrained" if arm == BASE else f"{arm}: {plan.titles[arm]}"
+    for arm in (*NAMES, *plan.studies[study]):
+        label = NAMES[arm] if arm in NAMES else f"{arm}: {plan.titles[arm]}"
         mine = scores.get(arm)
         if mine is None:
-            lines.append([label, "none finished", *["-"] * (len(METRICS) + 1)])
+            lines.append([label, "none finished", *["-"] * (len(METRICS) + 2)])
             continue
         cells = [str(Interval(*mine["metrics"][name])) for name in METRICS]
         difference = mine.get("difference")
         against = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference["f1"]) if difference else "-"
-        seeds = "-" if arm == BASE else str(len(mine["seeds"]))
-        lines.append([label, seeds, *cells, against])
+        seeds = "-" if arm in NAMES else str(len(mine["seeds"]))
+        spent = None if arm in NAMES else seconds(plan, arm)
+        lines.append([label, seeds, "-" if spent is None else f"{spent:.0f}", *cells, against])
     return lines
 
 
 def count_table(plan: Plan, study: str, scores: dict) -> list[list[str]]:
     """Cells: F1 and count accuracy by the true number of differences n."""
-    arms = [arm for arm in (BASE, *plan.studies[study]) if arm in scores]
+    arms = [arm for arm in (*NAMES, *plan.studies[study]) if arm in scores]
     counts = sorted({n for arm in arms for n in scores[arm]["by_count"]["f1"]})
     lines = [["", *(f"{word}, n = {n}" for word in BY_COUNT.values() for n in counts)]]
     for arm in arms:
         by_count = scores[arm]["by_count"]
         cells = [str(Interval(*by_count[name][n])) for name in BY_COUNT for n in counts]
-        lines.append(["untrained" if arm == BASE else arm, *cells])
+        lines.append([NAMES.get(arm, arm), *cells])
     return lines
 
 
@@ -116,7 +118,15 @@ def starts(plan: Plan) -> list[dict]:
 def curves(plan: Plan, arm: str, metric: str) -> list[list[float]]:
     """A training metric by step, one list per seed that has been trained."""
     rows = [read_rows(run.folder, kind="train") for run in plan.of_arm(arm)]
-    return [[float(row[metric]) for row in some] for some in rows if some]
+    told = [[float(row[metric]) for row in some if metric in row] for some in rows]
+    return [some for some in told if some]
+
+
+def seconds(plan: Plan, arm: str) -> float | None:
+    """Wall seconds of the steps of a run without their compilations, mean over seeds."""
+    rows = [read_rows(run.folder, kind="train") for run in plan.of_arm(arm)]
+    spent = [sum(r["time/step"] - r["time/compile"] for r in some) for some in rows if some]
+    return sum(spent) / len(spent) if spent else None
 
 
 def plain(plan: Plan, scores: dict) -> dict:

@@ -21,8 +21,8 @@ STAGES = 'curriculum.stages=[{"until":3,"weights":{"single":1}},{"until":6,"weig
 # Two stages, a validation and two checkpoints in six steps of four pairs.
 RUN = (
     "steps=6", "pairs_per_step=4", "rollout.group=4", "grpo.accumulate=4", "optim.warmup=1",
-    "eval.pairs=8", "eval.batch=4", "eval.samples=2", "eval.every=3", "log.samples_every=2",
-    "checkpoint.every=2", "data.workers=1",
+    "eval.pairs=8", "eval.batch=4", "eval.samples=2", "eval.every=3", "eval.splits=",
+    "log.samples_every=2", "checkpoint.every=2", "data.workers=1",
 )  # fmt: skip
 # Fields that no rerun repeats: clocks, and checksums of what holds one.
 CLOCKS = ("time", "cpu_s", "cpu_s_per_pair", "seconds", "crc", "seal", "run", "beside")

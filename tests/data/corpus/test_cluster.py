@@ -31,6 +31,7 @@ def worker(*switches):
     return ("env", *switches, *FAKE)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_the_shards_have_the_bytes_of_a_local_run(ray_cluster, local, tmp_path):
     made = cluster.render_split_on_ray(tmp_path, SPEC, CONFIG, quiet, FAKE)
@@ -39,6 +40,7 @@ def test_the_shards_have_the_bytes_of_a_local_run(ray_cluster, local, tmp_path):
     assert len(records.open_split(tmp_path / "test")) == 3
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_killed_task_is_started_again(ray_cluster, local, tmp_path):
     """kill -9 of the Ray process that supervises a shard, as if its machine were lost."""
@@ -49,6 +51,7 @@ def test_a_killed_task_is_started_again(ray_cluster, local, tmp_path):
     assert hashes(made) == hashes(local)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_shard_that_cannot_be_made_is_named_and_the_rest_kept(ray_cluster, local, tmp_path):
     with pytest.raises(RenderFailed, match=r"1 shards failed:\n  shard 1: .*idx 4"):

@@ -63,11 +63,16 @@ def killed_render(root, kind, count):
     ("kind", "count"),
     [
         ("pair", 6),
-        ("before rename", 1),
-        ("before rename", 2),
-        ("before rename", 8),
         ("after rename", 1),
-        ("after rename", 2),
+        *(
+            pytest.param(*moment, marks=pytest.mark.slow)
+            for moment in (
+                ("before rename", 1),
+                ("before rename", 2),
+                ("before rename", 8),
+                ("after rename", 2),
+            )
+        ),
     ],
 )
 def test_kill_9_of_the_supervisor_changes_no_byte(uninterrupted, tmp_path, kind, count):
@@ -93,6 +98,7 @@ def test_scratch_of_a_killed_supervisor_is_swept_by_the_next_one(tmp_path):
     assert [name for name in scratch if not machine.is_running(int(name.split("_")[2]))] == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_loses_no_whole_shard(uninterrupted, tmp_path):
     """A limit on the size of files stands for the disk: the kernel refuses the bytes alike."""
     code = (

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from dig_jax.boxes import unit_from_px
+from dig_jax.boxes import boxes_text, unit_from_px
 from dig_jax.config import PromptConfig
 from dig_jax.data import __main__ as verbs
 from dig_jax.data import records
@@ -20,7 +20,6 @@ from dig_jax.data.corpus.splits import render_split
 from dig_jax.data.exchange import easyr1_reward, example, export
 from dig_jax.data.scene.draws import Draw, SplitSpec
 from dig_jax.data.scene.look import SceneConfig
-from dig_jax.learner import sft
 from dig_jax.reward.parse import parse
 from tests import FAKE_WORKER
 
@@ -109,7 +108,7 @@ def test_answers_are_what_the_cold_start_teaches(root, out):
             assert row["types"] == [d["type"] for d in differences]
             assert (row["k"], row["width"], row["height"]) == (len(differences), 64, 48)
             boxes = unit_from_px(np.array(row["boxes_px"]).reshape(-1, 4), 64, 48)
-            assert row["answer"] == sft.answer_text(boxes)
+            assert row["answer"] == boxes_text(boxes)
             assert parse(row["answer"]).ok
     assert {row["answer"] for row in table(out, "test_same")} == {"[]"}
 

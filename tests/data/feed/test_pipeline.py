@@ -272,6 +272,7 @@ def by_workers(tmp_path_factory):
     return straight, from_two, from_one, str(caught.value)
 
 
+@pytest.mark.slow
 def test_workers_give_the_batches_of_threads_in_their_order(by_workers):
     straight, from_two, from_one, _ = by_workers
     assert_same(from_two, straight[1:])
@@ -281,16 +282,19 @@ def test_workers_give_the_batches_of_threads_in_their_order(by_workers):
         assert half.pair_id.tolist() == whole.pair_id[2:].tolist()
 
 
+@pytest.mark.slow
 def test_workers_never_start_a_jax_backend(by_workers):
     """Not even after importing the whole program, which every spawned process does."""
     _, from_two, from_one, _ = by_workers
     assert all(batch.real.all() for batch in [*from_two, *from_one])
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_names_file_and_record(by_workers):
     assert re.search(r"dual/pairs-00001-of-00002.arrayrecord record 1: .* 48x16", by_workers[3])
 
 
+@pytest.mark.slow
 def test_batches_of_workers_are_plain_arrays_that_own_their_memory(by_workers):
     for batch in by_workers[1]:
         for leaf in (batch.images, batch.truth.boxes, batch.truth.valid, batch.pair_id):

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 
 import msgpack
 import numpy as np
@@ -16,33 +15,10 @@ from dig_jax.data.__main__ import main
 from dig_jax.data.corpus.on_disk import open_splits
 from dig_jax.data.inspect import heat, sheet, show, tags
 from dig_jax.data.scene.labels import pixel_difference
+from tests.benchmark.parsed import Page
 from tests.corpora import paint_split, plain_pair, stored_records, write_split
 
 NASTY = '<script>alert("1")</script>'
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes, and all text outside of scripts and styles."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words, self._inside = [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-
-    def handle_endtag(self, tag):
-        self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside not in ("script", "style"):
-            self.words.append(data)
-
-    def all(self, tag, **wanted):
-        found = [attrs for name, attrs in self.tags if name == tag]
-        return [a for a in found if all(a.get(key) == value for key, value in wanted.items())]
 
 
 def sheet_of(root, *args):
@@ -130,7 +106,7 @@ def test_every_label_is_drawn_in_all_three_pictures(painted, page):
 
 
 def test_every_difference_is_told_in_words(painted, page):
-    words = " ".join(" ".join(page.words).split())
+    words = page.words
     for record in stored_records(painted, "mixed"):
         for d in records.decode_meta(record)["differences"]:
             assert " → ".join(v for v in (d["from"], d["to"]) if v) in words
@@ -153,7 +129,7 @@ def test_filters_find_what_the_pairs_hold(painted, page):
 
 
 def test_the_header_tells_the_draw_the_renderer_and_the_look(page):
-    words = " ".join(page.words)
+    words = page.words
     for told in ("K 1..3, all combos", "fake", "min_changed", "11 pairs, the first ones"):
         assert told in words, told
 
@@ -167,7 +143,7 @@ def test_imported_pairs_are_shown_and_their_words_are_only_text(tmp_path):
     write_split(tmp_path, "elsewhere", [plain_pair((5, 5, 20, 21), **fields)])
     page = Page(sheet_of(tmp_path))
     assert len(page.all("script")) == 1
-    words = " ".join(page.words)
+    words = page.words
     assert NASTY in words
     assert "a & b" in words
     assert "imported" in words

@@ -115,6 +115,7 @@ def test_every_certificate_holds_when_measured_again(made):
         assert problems(CONFIG, spec, request.idx, made[request.idx].record) == []
 
 
+@pytest.mark.slow
 def test_kill_9_of_a_blender_worker_changes_no_byte(made):
     """A second worker takes over: the first is killed as soon as it has given one pair."""
     again = {}

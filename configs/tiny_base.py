@@ -1,0 +1,61 @@
+"""The shipped base's own training: difference pairs and questions about single pictures.
+
+Hardware: 2 CPU cores. Time and scores: assets/tiny_qwen3vl/README.md; the commands that make its
+data and its untrained start: docs/base.md.
+"""
+
+from dig_jax.config import (
+    CheckpointConfig,
+    Config,
+    CurriculumConfig,
+    DataConfig,
+    EvalConfig,
+    ModelSource,
+    OptimConfig,
+    RolloutConfig,
+    SftConfig,
+    Stage,
+)
+
+STEPS = 2000
+# Place weights: with all tokens alike a model of this size learns nothing for hours.
+PLACES = {
+    "first_digit": 3.0,
+    "second_digit": 1.5,
+    "third_digit": 0.2,
+    "stop": 2.0,
+    "scaffold": 0.3,
+}
+
+
+def get_config() -> Config:
+    return Config(
+        name="tiny_base",
+        learner="sft",
+        steps=STEPS,
+        pairs_per_step=16,
+        run_dir="runs/tiny_base",
+        model=ModelSource(source="runs/tiny_fresh"),
+        data=DataConfig(
+            root="data/base",
+            image_width=96,
+            image_height=64,
+            buckets=("base",),
+            eval_split="dev",
+        ),
+        rollout=RolloutConfig(max_tokens=78, chunk=20, compact=0.5, layers="unroll"),
+        sft=SftConfig(
+            questions_per_step=16,
+            questions_root="data/base_questions",
+            augment=True,
+            choice=3.0,
+            changed_weight=1.0,
+            things_weight=1.0,
+            **PLACES,
+        ),
+        optim=OptimConfig(rate=1e-3, warmup=50, schedule="wsd", decay=0.3, b2=0.98),
+        curriculum=CurriculumConfig(stages=(Stage(until=STEPS, weights={"base": 1.0}),)),
+        # scored along the way, and chooses nothing
+        eval=EvalConfig(pairs=300, batch=50, samples=2, every=500, modes=("greedy", "sampled")),
+        checkpoint=CheckpointConfig(every=100, keep=2, best=""),
+    )

@@ -1,0 +1,1 @@
+"""What `scripts.study.crosscheck` compares: phrasings of answers, and how toolkits read them."""
