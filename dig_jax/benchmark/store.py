@@ -41,6 +41,9 @@ def check_protocol(out: Path, protocol: Mapping[str, Any]) -> None:
         make_folder(out)
         create_text(path, json.dumps(sealed.sealed(dict(protocol))) + "\n")  # of two one succeeds
     known = read_sealed(path, _REMEDY)
+    lacking = [name for name, value in protocol.items() if value is not None and name not in known]
+    if lacking:
+        raise ValueError(f"{path} has no {', '.join(lacking)}: `run` did not write it; {_REMEDY}")
     differ = [name for name in protocol if known.get(name) != protocol[name]]
     if differ:
         told = "; ".join(

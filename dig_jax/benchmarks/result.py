@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dig_jax.benchmarks.aggregate import lacking, scores_of
-from dig_jax.benchmarks.catalog import NAMES
+from dig_jax.benchmarks.checked import AGAIN, check
 from dig_jax.benchmarks.question import Question
 from dig_jax.benchmarks.reading import Reading
 from dig_jax.benchmarks.readings import answer_of
@@ -26,13 +26,6 @@ PROTOCOL = (
 ).split()
 UNREAD = 0.02  # of the answers cut off or not read, above which a warning stands beside the scores
 SHOWN = 2000  # characters of an answer that a row keeps
-_AGAIN = "score the answers again"
-_FIELDS = {
-    "benchmark": str, "protocol": dict, "scores": dict, "headline": str, "counts": dict,
-    "warnings": list, "rows": list,
-}  # fmt: skip
-_COUNTS = ("questions", "answers", "truncated", "unparsed")
-_ROW = ("id", "sample", "correct", "value", "target", "how", "groups", "text")
 
 
 def protocol(**known: Any) -> dict[str, Any]:
@@ -88,38 +81,9 @@ def write_result(path: str | Path, result: Mapping[str, Any]) -> None:
 
 def read_result(path: Path) -> dict[str, Any]:
     """What `write_result` wrote; raises ValueError naming the file where it is something else."""
-    found = read_sealed(path, _AGAIN)
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(found.get(name), kind)]
-    if wrong:
-        raise ValueError(f"{path} is no result: {', '.join(wrong)} is missing; {_AGAIN}")
-    for number, row in enumerate(found["rows"]):
-        if not isinstance(row, dict) or any(field not in row for field in _ROW):
-            raise ValueError(f"{path}: row {number} lacks one of {', '.join(_ROW)}; {_AGAIN}")
-        kinds = [(row["id"], str), (row["groups"], dict), (row["correct"], int | float)]
-        if not all(isinstance(value, kind) for value, kind in kinds):
-            raise ValueError(
-                f"{path}: row {number} has an id, groups or correct of no use; {_AGAIN}"
-            )
-    _check_sums(path, found)
+    found = read_sealed(path, AGAIN)
+    check(found, f"{path}")
     return found
-
-
-def _check_sums(path: Path, found: Mapping[str, Any]) -> None:
-    """Raises ValueError where scores and counts are not those of a known benchmark's rows."""
-    if found["benchmark"] not in NAMES:
-        raise ValueError(f"{path} is of {found['benchmark']!r}, which no rule scores; {_AGAIN}")
-    triples = all(_is_triple(each) for each in found["scores"].values())
-    counted = all(type(found["counts"].get(name)) is int for name in _COUNTS)
-    if not (found["rows"] and triples and counted and found["headline"] in found["scores"]):
-        raise ValueError(f"{path} lacks rows, counts or a score with its interval; {_AGAIN}")
-
-
-def _is_triple(score: Any) -> bool:
-    return (
-        isinstance(score, list)
-        and len(score) == 3
-        and all(isinstance(each, int | float) for each in score)
-    )
 
 
 def scores_of_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Score]:

@@ -160,6 +160,31 @@ def test_answers_without_their_protocol_are_not_added_to(whole, tmp_path, capsys
     assert answers(out) == answers(whole)
 
 
+@pytest.mark.parametrize("name", ["protocol.json", "mmvp/protocol.json"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}", "has no "),
+        ("[]", "holds a list in place of an object"),
+        ("", "is empty"),
+        ('{"thinking": fal', "is not valid JSON"),
+    ],
+)
+def test_a_broken_protocol_is_refused_by_file_field_and_remedy(
+    whole, name, text, told, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    (out / name).write_text(text)
+    assert main(words(out, suite="mmvp")) == 1
+    said = capsys.readouterr().err
+    assert f"{out / name} {told}" in said
+    assert "name another --out, or move the folder away" in said
+    if text == "{}":
+        assert ("seed" if name == "protocol.json" else "data_digest") in said
+    assert answers(out) == answers(whole)
+
+
 def test_lines_that_run_did_not_write_are_refused_by_name(whole, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(whole, out)

@@ -111,7 +111,8 @@ def test_no_answer_is_no_result():
     [
         (lambda text: text[:-30], "not valid JSON"),
         (lambda text: text.replace('"correct": 1.0', '"correct": 0.0', 1), "was changed"),
-        (lambda text: json.dumps({"benchmark": "pope"}), "protocol, scores"),
+        (lambda text: "{}", r"result\.json has no benchmark, protocol, scores, headline"),
+        (lambda text: json.dumps({"benchmark": "pope"}), "has no protocol, scores"),
         (lambda text: "[]", "in place of an object"),
     ],
 )
@@ -131,31 +132,51 @@ def test_a_result_whose_rows_lack_a_field_is_refused(tmp_path):
     found = result_of("ai2d", some("ai2d"))
     del found["rows"][1]["how"]
     write_result(path, found)
-    with pytest.raises(ValueError, match="row 1 lacks one of"):
+    with pytest.raises(ValueError, match=r"result\.json has no rows\[1\]\.how; score the answers"):
         read_result(path)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        {"benchmark": "nonsense"},
-        {"rows": []},
-        {"counts": {}},
-        {"headline": "zzz"},
-        {"scores": {"accuracy": "x"}},
-        {"scores": {"accuracy": [1, 1]}},
-        {"row": {"groups": None}},
-        {"row": {"correct": "yes"}},
-        {"row": {"id": 5}},
+        ({"benchmark": "nonsense"}, "benchmark='nonsense' is of no benchmark"),
+        ({"rows": []}, r"rows=\[\] is no list of answers"),
+        ({"rows": [5]}, r"rows\[0\]=5 is no object"),
+        ({"counts": {}}, "has no counts.questions, counts.answers"),
+        ({"headline": "zzz"}, "headline='zzz' is none of its scores"),
+        ({"scores": {"accuracy": "x"}}, "is not .value, low, high. by score"),
+        ({"scores": {"accuracy": [1, 1]}}, "is not .value, low, high. by score"),
+        ({"scores": {"accuracy": [float("nan")] * 3}}, "is not .value, low, high. by score"),
+        ({"scores": {}}, "is not .value, low, high. by score"),
+        ({"warnings": [None]}, r"warnings=\[None\] is no list of texts"),
+        ({"protocol": {}}, "has no protocol.parser, protocol.thinking, protocol.samples"),
+        ({"protocol": {"parser": 5, "thinking": False, "samples": 1}}, "protocol.parser=5 is no"),
+        ({"how": [1]}, r"counts.how=\[1\] is not a number by way"),
+        ({"row": {"groups": None}}, r"rows\[0\].groups=None is not a text by group"),
+        ({"row": {"groups": {"pair": 5}}}, r"rows\[0\].groups=\{'pair': 5\} is not a text by"),
+        ({"row": {"correct": "yes"}}, r"rows\[0\].correct='yes' is no number from 0 to 1"),
+        ({"row": {"correct": float("nan")}}, "correct=nan is no number from 0 to 1"),
+        ({"row": {"id": 5}}, r"rows\[0\].id=5 is no text"),
+        ({"row": {"sample": "x"}}, "sample='x' is no number from 0"),
+        ({"row": {"target": None}}, "target=None is neither a text nor a box"),
+        ({"row": {"target": [1, 2]}}, "target=.* is neither a text nor a box"),
+        ({"row": {"value": [1, 2]}}, "value=.* is neither a text nor boxes"),
+        ({"row": {"tokens": "z"}}, "tokens='z' is no number from 0"),
+        ({"row": {"text": 7}}, "text=7 is no text"),
     ],
     ids=str,
 )
-def test_a_result_that_somebody_wrote_is_refused_by_its_name(change, tmp_path):
+def test_a_result_that_somebody_wrote_is_refused_by_file_field_and_rule(change, told, tmp_path):
     """Without a seal nothing vouches for it: compare and report ended in errors of Python's."""
     path = tmp_path / "result.json"
     found = result_of("ai2d", some("ai2d"))
+    change = dict(change)
     found["rows"][0] |= change.pop("row", {})
+    found["counts"] |= {"how": change.pop("how")} if "how" in change else {}
     path.write_text(json.dumps(found | change))
-    with pytest.raises(ValueError, match=r"result\.json") as error:
+    with pytest.raises(ValueError, match=told) as error:
         read_result(path)
+    assert str(path) in str(error.value)
     assert "score the answers again" in str(error.value)
+    write_result(path, result_of("ai2d", some("ai2d")))  # as advised
+    assert read_result(path)["headline"] == "accuracy"

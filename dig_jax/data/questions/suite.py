@@ -27,6 +27,7 @@ from dig_jax.common.files import (
     telling_room,
     write_sealed,
 )
+from dig_jax.common.json_files import shown
 from dig_jax.data import records
 from dig_jax.data.questions import apart, files, gather, sight
 from dig_jax.data.questions.asked import Asked
@@ -99,14 +100,23 @@ def check(out: Path, roots: tuple[Path, ...]) -> list[str]:
     """
     if not (out / MANIFEST).is_file():
         raise FileNotFoundError(f"--check {out} has no {MANIFEST}; name a folder of questions")
-    told, now = read_sealed(out / MANIFEST, _AGAIN), _sums(out)
+    (sums, pictures), now = _told_of(out / MANIFEST), _sums(out)
     found = []
-    for name in sorted({*told["files"], *now}):
-        if now.get(name) != told["files"].get(name):
+    for name in sorted({*sums, *now}):
+        if now.get(name) != sums.get(name):
             what = "is gone" if name not in now else "is not what was written"
             found.append(f"{out / name} {what}; {_AGAIN}")
-    common = apart.shared(frozenset(told["pictures"]), roots)
+    common = apart.shared(pictures, roots)
     return found + [f"{where} shows pictures that these questions are about" for where in common]
+
+
+def _told_of(path: Path) -> tuple[dict[str, str], frozenset[str]]:
+    """(digest of every file, the pictures) that a manifest tells of; ValueError names the field."""
+    told = read_sealed(path, _AGAIN)
+    for name, kind, rule in (("files", dict, "{file: digest}"), ("pictures", list, "a list")):
+        if not isinstance(told.get(name), kind):
+            raise ValueError(f"{path}: {name}={shown(told.get(name))} is not {rule}; {_AGAIN}")
+    return told["files"], frozenset(map(str, told["pictures"]))
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

@@ -196,8 +196,13 @@ def test_an_altered_a_lost_and_a_foreign_file_are_named(root, tmp_path, capsys):
     again = ["questions", *map(str, arguments), "--overwrite"]  # as the message advises
     assert verbs.main(again) == 0
     assert verbs.main(["questions", "--check", str(made), "--apart", str(root)]) == 0
-    (made / suite.MANIFEST).write_text("{")
-    assert "is not valid JSON" in failure(capsys, "--check", made)
+    for text, told in (
+        ("{", "is not valid JSON"),
+        ("{}", "questions.json: files=None is not {file: digest}; make them again"),
+        ('{"files": {}}', "questions.json: pictures=None is not a list; make them again"),
+    ):
+        (made / suite.MANIFEST).write_text(text)
+        assert told in failure(capsys, "--check", made)
     assert verbs.main(again) == 0
     assert suite.check(made, ()) == []
 
