@@ -11,7 +11,7 @@ import numpy as np
 from dig_jax.benchmark.pairing import Comparison, right_share
 from dig_jax.benchmarks.prompts import PROMPTS
 from dig_jax.benchmarks.question import Question
-from dig_jax.benchmarks.questions import data_digest, read_questions
+from dig_jax.benchmarks.questions import data_digest, pictures_digest, read_questions
 from dig_jax.pages.answers import Answer, Card, is_box, of_row, unit_box, value_text
 from dig_jax.pages.picture import Shown, small_copy
 from dig_jax.pages.results import Scored
@@ -47,8 +47,10 @@ class Questions:
             found, _ = read_questions(self._root, name, prompt=prompt, pictures=False)
         except (ValueError, OSError) as error:
             return {}, f"Questions and pictures could not be read: {error}"
-        digest, other = protocol.get("data_digest"), ""
-        if digest and digest != data_digest(found):
+        now = {"data_digest": data_digest(found), "pictures_digest": pictures_digest(found)}
+        both = [(protocol[name], one) for name, one in now.items() if protocol.get(name) and one]
+        other = ""
+        if any(then != one for then, one in both):
             other = f"The data below {self._root} are not those that were answered here."
         return {question.id: question for question in found}, other
 

@@ -24,7 +24,9 @@ PROTOCOL = {
     "min_pixels": _AGAIN,
     "max_pixels": _AGAIN,
     "data_digest": "read both from one --root",
+    "pictures_digest": "read both from one --root",
 }
+_WHERE_BOTH_TELL = ("pictures_digest",)  # a table is scored without its pictures, too
 _SHARE = 0.02  # of answers cut off or unreadable, above which a reader is told
 
 
@@ -152,10 +154,15 @@ def _of_targets(
 def protocol_differences(first: Mapping, second: Mapping) -> dict[str, tuple[Any, Any]]:
     """field -> (first, second) of the protocol fields that are not the same.
 
-    A field that neither tells is no difference; one that a single side tells is.
+    A field that neither tells is no difference; one that a single side tells is, but for those of
+    `_WHERE_BOTH_TELL`.
     """
     pairs = {name: (first["protocol"].get(name), second["protocol"].get(name)) for name in PROTOCOL}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return {
+        name: pair
+        for name, pair in pairs.items()
+        if pair[0] != pair[1] and not (name in _WHERE_BOTH_TELL and None in pair)
+    }
 
 
 def compare(

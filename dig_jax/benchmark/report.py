@@ -43,7 +43,12 @@ from dig_jax.pages.shell import (
 
 _MAX_MB = 40
 _OPEN = 3  # benchmarks up to which all are shown open
-_OF_A_BENCHMARK = ("rows", "expected_rows", "data_digest")  # told with the benchmark itself
+_OF_A_BENCHMARK = (
+    "rows",
+    "expected_rows",
+    "data_digest",
+    "pictures_digest",
+)  # told with the benchmark itself
 _ENVIRONMENT = ("commit", "versions", "device", "devices", "platform", "seconds")
 
 

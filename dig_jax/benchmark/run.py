@@ -23,7 +23,13 @@ from dig_jax.benchmark.score import RESAMPLES, table
 from dig_jax.benchmarks import prompts
 from dig_jax.benchmarks.catalog import entry_of
 from dig_jax.benchmarks.question import Question
-from dig_jax.benchmarks.questions import data_digest, read_questions, rows_of, wanted
+from dig_jax.benchmarks.questions import (
+    data_digest,
+    pictures_digest,
+    read_questions,
+    rows_of,
+    wanted,
+)
 from dig_jax.benchmarks.readings import PARSERS
 from dig_jax.benchmarks.result import make_result, protocol, read_result, write_result
 from dig_jax.benchmarks.scored import score_answer
@@ -44,6 +50,7 @@ MOST = 8192  # tokens of an answer, where the model's context has room for them
 TOKENS_EVAL = (768, 12800)  # of a picture, in Qwen's own evaluation code
 CHUNK = 32  # tokens after which the host looks
 _SHAPES = 6  # of prompts, per benchmark
+_ASKED = ("thinking", "data_digest", "pictures_digest")  # of a protocol: what answers are of
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def run(args: argparse.Namespace, verb: str) -> int:
             if first:
                 store.check_protocol(args.out, common)
                 for task in tasks:
-                    asked = {name: task.protocol[name] for name in ("thinking", "data_digest")}
+                    asked = {name: task.protocol[name] for name in _ASKED}
                     store.check_protocol(args.out / task.name, asked)
             left = {task.name: _left(args, task) for task in tasks}
             engine, params = None, None
@@ -176,7 +183,11 @@ def prepare(args: argparse.Namespace) -> tuple[list[Task], Policy, dict[str, Any
     for name, (questions, warnings) in read.items():
         if len(some[name]) < len(questions):
             warnings = [*warnings, f"--limit: {len(some[name])} of {len(questions)} questions"]
-        told = common | {"data_digest": data_digest(questions)}  # of all: some are of the same data
+        # of all: some are of the same data
+        told = common | {
+            "data_digest": data_digest(questions),
+            "pictures_digest": pictures_digest(questions),
+        }
         tasks.append(_task_of(name, some[name], warnings, prepared[name], told, args))
     return tasks, policy, common
 

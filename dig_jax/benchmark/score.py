@@ -17,7 +17,7 @@ from dig_jax.benchmark.outputs import check_out
 from dig_jax.benchmarks import prompts
 from dig_jax.benchmarks.answers import matched, read_answers
 from dig_jax.benchmarks.catalog import entry_of
-from dig_jax.benchmarks.questions import data_digest, read_questions, rows_of
+from dig_jax.benchmarks.questions import data_digest, pictures_digest, read_questions, rows_of
 from dig_jax.benchmarks.readings import PARSERS
 from dig_jax.benchmarks.result import (
     make_result,
@@ -67,14 +67,16 @@ def run(args: argparse.Namespace, verb: str) -> int:
     answers = read_answers(args.answers)
     where = f"{args.answers} for {args.name}"
     pairs, partial = matched(questions, answers, partial=args.partial, where=where)
-    digest = data_digest(questions)
-    if known.get("data_digest") not in (None, digest):
-        warnings = [*warnings, "the answers were given when the data, or a prompt, were others"]
+    digests = {"data_digest": data_digest(questions), "pictures_digest": pictures_digest(questions)}
+    told_both = [(known[n], digest) for n, digest in digests.items() if known.get(n) and digest]
+    if any(then != now for then, now in told_both):
+        rule = "the answers were given when the data, a prompt or a picture were others"
+        warnings = [*warnings, rule]
     told = {
         **known,
         "parser": PARSERS[args.parser],
         "thinking": args.thinking or bool(known.get("thinking")),
-        "data_digest": digest,
+        **{name: digest or known.get(name) for name, digest in digests.items()},
         "rows": rows_of(questions),
         "expected_rows": next(iter(entry_of(args.name).rows), None),
         "samples": len({answer.sample for _, answer in pairs}),

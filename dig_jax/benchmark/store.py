@@ -43,7 +43,9 @@ def check_protocol(out: Path, protocol: Mapping[str, Any]) -> None:
     known = read_sealed(path, _REMEDY)
     lacking = [name for name, value in protocol.items() if value is not None and name not in known]
     if lacking:
-        raise ValueError(f"{path} has no {', '.join(lacking)}: `run` did not write it; {_REMEDY}")
+        raise ValueError(
+            f"{path} has no {', '.join(lacking)}: this version's `run` did not write it; {_REMEDY}"
+        )
     differ = [name for name in protocol if known.get(name) != protocol[name]]
     if differ:
         told = "; ".join(

@@ -69,7 +69,7 @@ _RESULT = {
 _PROTOCOL = {
     "parser": Field(_text, "is no text"),
     "thinking": Field(lambda v: isinstance(v, bool), "is not true or false"),
-    "samples": Field(_count, "is no number from 0"),
+    "samples": Field(_count, "is no number from 0", optional=True),
 }
 _COUNTS = {name: Field(_count, "is no number from 0") for name in COUNTS}
 _COUNTS["how"] = Field(lambda v: _named(v, _count), "is not a number by way", optional=True)

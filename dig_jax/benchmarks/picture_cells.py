@@ -21,6 +21,7 @@ from dig_jax.benchmarks.values import Row, is_empty, literal
 from dig_jax.common.json_files import shown
 from dig_jax.inputs.picture_files import upright_size
 
+SAMPLE = 1 << 16  # bytes of a piece of a file: COCO's pictures are seen whole
 IMAGES = ("image", "images", "image_path")  # the columns that a picture may stand in
 _NAME = re.compile(r"[^\n]{1,1024}\.(jpe?g|png|webp|bmp|gif|tiff?)", re.I)
 _INDEX = 64  # characters; what is no longer names another row: VLMEvalKit's rule
@@ -55,7 +56,7 @@ def read_table(files: Iterable[Path]) -> list[Row]:
 
 def size_of(picture: Picture) -> tuple[int, int]:
     """(width, height) as the picture is seen, from its header."""
-    return upright_size(picture.read())
+    return picture.size or upright_size(picture.read())
 
 
 def is_there(picture: Picture) -> bool:
@@ -66,6 +67,20 @@ def is_there(picture: Picture) -> bool:
 def file_of(picture: Picture) -> Path | None:
     """The file that a picture is, None for one within a table."""
     return picture.read.args[0] if getattr(picture.read, "func", None) is _read_file else None
+
+
+def file_sample(path: Path) -> tuple[int, str]:
+    """(bytes, SHA-256 of the first, the middle and the last SAMPLE of them) of a file.
+
+    Pictures are compressed: one that was changed is another from there to its end, so that this
+    bound, and no time stamp, tells it from another on any machine.
+    """
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file:
+        for at in sorted({0, max(size // 2 - SAMPLE // 2, 0), max(size - SAMPLE, 0)}):
+            file.seek(at)
+            digest.update(file.read(SAMPLE))
+    return size, digest.hexdigest()
 
 
 def missing(questions: Iterable[Question]) -> list[str]:
@@ -163,7 +178,15 @@ def _picture(cell: Any, again: Callable[[], Any], cells: Cells) -> Picture:
         return file_picture(name.strip(), cells.file, where)
     data = _bytes(cell, where)
     key = hashlib.sha256(data).hexdigest()[:32]
-    return Picture(key, functools.partial(_read_cell, again, key, where))
+    return Picture(key, functools.partial(_read_cell, again, key, where), _size_told(data))
+
+
+def _size_told(data: bytes) -> tuple[int, int] | None:
+    """What a header says while its bytes are there; what is none is named when it is read."""
+    try:
+        return upright_size(data)
+    except ValueError:
+        return None
 
 
 def _read_cell(again: Callable[[], Any], key: str, where: str) -> bytes:

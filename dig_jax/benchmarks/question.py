@@ -14,10 +14,12 @@ class Picture:
 
     key   equal keys are the same picture, so questions with one key share its encoding
     read  the file's bytes (PNG, JPEG, ...); raises ValueError or OSError naming file and row
+    size  (width, height) as it is seen, where its bytes went by; see `picture_cells.size_of`
     """
 
     key: str
     read: Callable[[], bytes] = field(repr=False, compare=False)
+    size: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

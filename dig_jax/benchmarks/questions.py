@@ -25,7 +25,7 @@ from dig_jax.benchmarks import (
 )
 from dig_jax.benchmarks.catalog import BENCHMARKS, entry_of, named
 from dig_jax.benchmarks.entry import Benchmark
-from dig_jax.benchmarks.picture_cells import missing, read_table
+from dig_jax.benchmarks.picture_cells import file_of, file_sample, is_there, missing, read_table
 from dig_jax.benchmarks.question import Question
 from dig_jax.benchmarks.sources import find_files, forms
 
@@ -104,6 +104,22 @@ def data_digest(questions: Sequence[Question]) -> str:
     for q in questions:
         keys = [picture.key for picture in q.pictures]
         digest.update(json.dumps([q.id, q.prompt, q.kind, q.target, q.options, keys]).encode())
+    return digest.hexdigest()
+
+
+def pictures_digest(questions: Sequence[Question]) -> str | None:
+    """SHA-256 of the pictures that are files beside the table; None without any, or without all.
+
+    `data_digest` has their names alone; those within a table it has by their contents. Of each
+    its size and three pieces are looked at, see `file_sample`.
+    """
+    pictures = {picture.key: file_of(picture) for q in questions for picture in q.pictures}
+    paths = {key: path for key, path in pictures.items() if path is not None}
+    if not paths or not all(is_there(p) for q in questions for p in q.pictures):
+        return None
+    digest = hashlib.sha256()
+    for key, path in sorted(paths.items()):
+        digest.update(json.dumps([key, *file_sample(path)]).encode())
     return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ from dig_jax.scoring.ratios import Score, interval
 
 PROTOCOL = (
     "parser prompt thinking decoding seed max_tokens min_pixels max_pixels source source_digest "
-    "dtype data_digest rows expected_rows samples commit versions"
+    "dtype data_digest pictures_digest rows expected_rows samples commit versions"
 ).split()
 UNREAD = 0.02  # of the answers cut off or not read, above which a warning stands beside the scores
 SHOWN = 2000  # characters of an answer that a row keeps

@@ -20,6 +20,7 @@ PROTOCOL = {
     "min_pixels": 65536,
     "max_pixels": 1048576,
     "data_digest": "d1",
+    "pictures_digest": "p1",
     "source": "base",
     "samples": 1,
 }

@@ -168,6 +168,11 @@ def test_what_neither_side_tells_is_no_difference_but_what_one_tells_is(sides):
     assert one_compared(*sides).questions == 40
 
 
+def test_a_side_that_was_scored_without_the_pictures_may_be_compared(sides):
+    edit(sides[0] / "vstar" / "result.json", pictures_digest=None)
+    assert one_compared(*sides).notes == ()
+
+
 def test_shared_questions_of_the_same_data_are_compared_and_said(sides):
     write(sides[1], "vstar", LETTERS[:30], SECOND[:30])
     found = one_compared(*sides)

@@ -193,7 +193,7 @@ def test_what_cannot_be_shown_is_told(sides, monkeypatch):
     assert "are not those that were answered here" in page.words  # no digest of theirs is "d1"
     for folder in sides:
         digest = data_digest(letter_questions(20, picture))
-        edit(folder / "vstar" / "result.json", data_digest=digest)
+        edit(folder / "vstar" / "result.json", data_digest=digest)  # cells: no pictures_digest
     shown = Page(page_of(*[side / "vstar" for side in sides], root=sides[0]))
     assert "are not those that were answered here" not in shown.words
 

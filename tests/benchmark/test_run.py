@@ -17,6 +17,7 @@ from dig_jax.benchmark.__main__ import main
 from dig_jax.benchmarks.questions import read_questions, wanted
 from dig_jax.benchmarks.result import read_result
 from dig_jax.run.policy import Policy
+from scripts.make.benchmark_files import picture
 from tests import ROOT
 from tests.mesh.test_distributed import ended, start
 from tests.tiny_model import ASSETS
@@ -148,6 +149,27 @@ def test_answers_to_other_questions_of_the_same_ids_are_not_taken(whole, tmp_pat
     parquet.write_table(table.set_column(place, "Question", [asked]), path)
     assert main([*words(out, suite="mmvp"), "--root", str(root)]) == 1
     assert "mmvp was begun with another protocol (data_digest: " in capsys.readouterr().err
+
+
+def test_answers_about_other_pictures_of_the_same_names_are_not_taken(tmp_path, capsys):
+    """VSR's pictures are files beside its table; one is replaced before the run goes on."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    shutil.copytree(FIXTURES.parent / "files" / "vsr", root / "vsr")
+    command = [*words(out, "--limit", "1", suite="vsr"), "--root", str(root)]
+    assert main(command) == 0
+    path = next((root / "vsr" / "images").iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(picture(77))
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "vsr was begun with another protocol (pictures_digest: " in said
+    assert "name another --out, or move the folder away" in said
+    again = [*words(tmp_path / "again", "--limit", "1", suite="vsr"), "--root", str(root)]
+    assert main(again) == 0  # as advised
+    assert main(["compare", str(out), str(tmp_path / "again"), "--resamples", "100"]) == 1
+    assert "are of two protocols (pictures_digest: " in capsys.readouterr().err
+    path.write_bytes(whole)
+    assert main(command) == 0
 
 
 def test_answers_without_their_protocol_are_not_added_to(whole, tmp_path, capsys):

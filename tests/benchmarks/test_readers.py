@@ -1,19 +1,20 @@
 """Every benchmark's files, in every form that they come in, become the same questions."""
 
-import base64
 import dataclasses
 import shutil
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dig_jax.benchmarks import catalog, hrbench, mmvp, options, pope
-from dig_jax.benchmarks.picture_cells import read_table
 from dig_jax.benchmarks.question import KINDS
-from dig_jax.benchmarks.questions import data_digest, read_questions, rows_of
+from dig_jax.benchmarks.questions import (
+    data_digest,
+    read_questions,
+    rows_of,
+)
 from scripts.make import benchmark_rows
 from scripts.make.benchmark_files import lines, parquet, picture, put, tsv
 from tests import ROOT
@@ -310,36 +311,6 @@ def test_options_within_a_text_are_found_whatever_they_are_written_like(stem, te
     heading = "\nOptions: " if between == ", " else "\n"
     found = options.within(stem + heading + between.join(pieces))
     assert (found.stem, found.options) == (stem, tuple(texts))
-
-
-def test_pictures_come_in_every_form_of_a_cell(tmp_path):
-    data = picture(5)
-    coded = base64.b64encode(data).decode()
-    put(tmp_path / "images/5.png", data)
-    cells = [
-        {"bytes": data, "path": None}, {"bytes": None, "path": "5.png"}, data, coded,
-        f"data:image/png;base64,{coded}", "images/5.png", "elsewhere/5.png", [data], [coded],
-        coded[:40] + "\n" + coded[40:],
-    ]  # fmt: skip
-    for n, cell in enumerate(cells):
-        path = tmp_path / f"{n}.parquet"
-        pq.write_table(pa.Table.from_pylist([{"image": cell}]), path)
-        (row,) = read_table([path])
-        assert [p.read() for p in row.pictures] == [data], cell
-    two = f'["{coded}", "{coded}"]'
-    tsv(tmp_path / "two.tsv", [{"index": 0, "image": two}], "index image")
-    (row,) = read_table([tmp_path / "two.tsv"])
-    assert [p.read() for p in row.pictures] == [data, data]
-    for cell in ({"image": coded}, {"image": None, "image_path": "5.png"}):
-        lines(tmp_path / "one.json", [cell], whole=True)
-        assert read_table([tmp_path / "one.json"])[0].pictures[0].read() == data
-
-
-def test_equal_pictures_have_equal_keys_and_others_not(tmp_path):
-    rows = [{"index": n, "image": picture(n % 2)} for n in range(3)] + [{"index": 3, "image": 1}]
-    tsv(tmp_path / "a.tsv", rows, "index image")
-    keys = [row.pictures[0].key for row in read_table([tmp_path / "a.tsv"])]
-    assert keys[0] == keys[2] != keys[1] == keys[3]
 
 
 def test_the_digest_changes_with_what_is_asked_and_what_is_right():

@@ -149,7 +149,7 @@ def test_a_result_whose_rows_lack_a_field_is_refused(tmp_path):
         ({"scores": {"accuracy": [float("nan")] * 3}}, "is not .value, low, high. by score"),
         ({"scores": {}}, "is not .value, low, high. by score"),
         ({"warnings": [None]}, r"warnings=\[None\] is no list of texts"),
-        ({"protocol": {}}, "has no protocol.parser, protocol.thinking, protocol.samples"),
+        ({"protocol": {}}, "has no protocol.parser, protocol.thinking; score"),
         ({"protocol": {"parser": 5, "thinking": False, "samples": 1}}, "protocol.parser=5 is no"),
         ({"how": [1]}, r"counts.how=\[1\] is not a number by way"),
         ({"row": {"groups": None}}, r"rows\[0\].groups=None is not a text by group"),
