@@ -8,12 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from dig_jax.benchmarks.picture_cells import size_of
+from dig_jax.benchmarks.picture_cells import open_picture, size_of
 from dig_jax.benchmarks.question import Picture, Question
 from dig_jax.config import PromptConfig
 from dig_jax.engine.jobs import Asked, Group, cut_prompt, seed_words
 from dig_jax.inputs.images import Size, prepare, target_size
-from dig_jax.inputs.picture_files import read_picture
 from dig_jax.inputs.prompt import check_ids, opens_thought, render
 from dig_jax.run.policy import Policy
 
@@ -83,5 +82,4 @@ def _size(picture: Picture, policy: Policy, where: str, known: dict[str, Size]) 
 
 
 def _load(pictures: Sequence[Picture], policy: Policy, where: str) -> list[np.ndarray]:
-    read = (read_picture(picture.read()) for picture in pictures)
-    return [prepare(picture, policy.rules, where) for picture in read]
+    return [prepare(open_picture(picture), policy.rules, where) for picture in pictures]

@@ -19,9 +19,9 @@ from pathlib import Path
 from dig_jax.benchmark.outputs import check_out
 from dig_jax.benchmarks import catalog, prompts
 from dig_jax.benchmarks.entry import Benchmark
-from dig_jax.benchmarks.picture_cells import file_of
+from dig_jax.benchmarks.picture_cells import file_of, open_picture
 from dig_jax.benchmarks.question import Picture, Question
-from dig_jax.benchmarks.questions import read_questions, rows_of
+from dig_jax.benchmarks.questions import counts_known, read_questions, rows_of
 from dig_jax.benchmarks.sources import find_files, forms
 from dig_jax.benchmarks.tables import count_rows
 from dig_jax.common.commandline import path_of, within
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument(
             "--check",
             action="store_true",
-            help="read every file: counts questions, tells what is damaged",
+            help="read every file, open every picture: counts questions, tells what is damaged",
         )
         return
     parser.add_argument("--name", required=True, help="a benchmark, see `list`")
@@ -74,17 +74,20 @@ def _list(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"--root {args.root} is no folder; make it, or name another")
     names = catalog.NAMES if args.suite is None else catalog.named(args.suite)
     said, missing, damaged = [], [], False
+    entries = [catalog.entry_of(name) for name in names]
+    states = [_state(args.root, entry, args.check) for entry in entries]
     print(_COLUMNS.format("name", "found", "rows", "expected", "source", "licence"))
-    for entry in map(catalog.entry_of, names):
-        found, rows, notes, sound = _state(args.root, entry, args.check)
-        expected = entry.rows[0] if entry.rows else "?"
+    for entry, (found, rows, notes, sound) in zip(entries, states, strict=True):
+        expected = "/".join(map(str, entry.rows)) or "?"
         line = entry.name, found, rows, expected, entry.sources[0].partition(":")[0], entry.licence
         print(_COLUMNS.format(*line).rstrip())
         said += [f"{entry.name}: {note}" for note in notes]
         missing += [] if found != "-" else [f"{entry.name}: {entry.command(args.root)}"]
         damaged |= not sound
     if not args.check:
-        said.append("rows are those of the files; --check reads them, and counts questions")
+        said.append(
+            "rows are those of the files; --check reads them, counts questions, opens pictures"
+        )
     print("\n" + "\n".join(said)) if said else None
     if missing:
         print("\nhow to download what was not found:\n  " + "\n  ".join(missing))
@@ -101,10 +104,29 @@ def _state(root: Path, entry: Benchmark, check: bool) -> tuple[str, str, list[st
     try:
         if check:
             questions, notes = read_questions(root, entry.name)
-            return form, str(rows_of(questions)), notes, True
-        return form, str(sum(map(count_rows, find_files(root, entry)))), [], True
+            count, broken = rows_of(questions), _damaged(questions, entry.name)
+            known = counts_known(root, entry, count) if count in entry.rows else []
+            return form, str(count), [*notes, *known, *broken], not broken
+        count = sum(map(count_rows, find_files(root, entry)))
+        return form, str(count), counts_known(root, entry, count), True
     except (ValueError, OSError) as error:
         return form, "-", [f"{error}"], False
+
+
+def _damaged(questions: Sequence[Question], name: str) -> list[str]:
+    """What is said of pictures that cannot be opened, each of which is decoded once."""
+    pictures = {picture.key: picture for q in questions for picture in q.pictures}
+    broken = []
+    with progress(name, "pictures") as report:
+        for done, picture in enumerate(pictures.values(), 1):
+            try:
+                open_picture(picture)
+            except (ValueError, OSError) as error:
+                broken.append(f"{error}")
+            report(done, len(pictures), "")
+    if not broken:
+        return []
+    return [f"{len(broken)} of {len(pictures)} pictures cannot be opened; the first: {broken[0]}"]
 
 
 def _questions(args: argparse.Namespace) -> int:

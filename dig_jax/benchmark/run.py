@@ -295,7 +295,7 @@ def _task_of(name, questions, warnings, prepared: Prepared, told, args) -> Task:
     told = told | {
         "thinking": prepared.thinking,
         "rows": rows_of(questions),
-        "expected_rows": next(iter(entry_of(name).rows), None),
+        "expected_rows": entry_of(name).expected(rows_of(questions)),
         "commit": manifest.git_commit(),
         "versions": manifest.versions(),
     }

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, verb: str) -> int:
         "thinking": args.thinking or bool(known.get("thinking")),
         **{name: digest or known.get(name) for name, digest in digests.items()},
         "rows": rows_of(questions),
-        "expected_rows": next(iter(entry_of(args.name).rows), None),
+        "expected_rows": entry_of(args.name).expected(rows_of(questions)),
         "samples": len({answer.sample for _, answer in pairs}),
         "commit": known.get("commit") or git_commit(),
         "versions": known.get("versions") or versions(),

@@ -122,8 +122,9 @@ BENCHMARKS = (
         ("lmms-lab/POPE", "lmms-lab-encoder/POPE", "VLMEvalKit: POPE.tsv"),
         "MIT, pictures COCO's",
         (),
-        "three tracks of 3,000 rows, or 8,910 in VLMEvalKit's file, which leaves out what a track "
-        "asks twice; it is their rows that are counted, not the questions that they share",
+        "three tracks of 3,000 rows as lmms-lab has them; 8,910 where the random track is that of "
+        "before October 2023, with 2,910, as of older results; rows of tracks are counted, not the "
+        "questions that they share",
     ),
     Benchmark(
         "vstar",
@@ -214,12 +215,12 @@ BENCHMARKS = (
             ("mmbench/data/dev-*.parquet", "mmbench/dev-*.parquet"),
             ("mmbench/*.parquet",),
         ),
-        (4329,),
+        (4329, 4377),
         ("category", "l2", "question"),
         ("lmms-lab/MMBench", "lmms-lab-encoder/MMBench", "VLMEvalKit: MMBench_DEV_EN.tsv"),
         "Apache-2.0",
         ("en/dev-*",),
-        "the older lmms-lab/MMBench_EN has 4,377 rows",
+        "lmms-lab/MMBench has 4,329, the older lmms-lab/MMBench_EN 4,377",
     ),
     Benchmark(
         "mmbench_v11",

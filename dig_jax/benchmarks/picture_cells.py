@@ -19,7 +19,7 @@ from dig_jax.benchmarks.question import Picture, Question
 from dig_jax.benchmarks.tables import AGAIN, Cells, read_rows
 from dig_jax.benchmarks.values import Row, is_empty, literal
 from dig_jax.common.json_files import shown
-from dig_jax.inputs.picture_files import upright_size
+from dig_jax.inputs.picture_files import read_picture, upright_size
 
 SAMPLE = 1 << 16  # bytes of a piece of a file: COCO's pictures are seen whole
 IMAGES = ("image", "images", "image_path")  # the columns that a picture may stand in
@@ -57,6 +57,24 @@ def read_table(files: Iterable[Path]) -> list[Row]:
 def size_of(picture: Picture) -> tuple[int, int]:
     """(width, height) as the picture is seen, from its header."""
     return picture.size or upright_size(picture.read())
+
+
+def open_picture(picture: Picture) -> Any:
+    """A picture as `read_picture` decodes it; raises ValueError naming file and row of damage."""
+    data = picture.read()
+    try:
+        return read_picture(data)
+    except ValueError as error:
+        raise ValueError(f"{_where(picture)}: its picture is damaged ({error}); {AGAIN}") from error
+
+
+def _where(picture: Picture) -> str:
+    """File and row that a picture is read from; its key where it is none of this module's."""
+    how = getattr(picture.read, "func", None)
+    if how is _read_file:
+        path, where = picture.read.args
+        return f"{where}: {path}"
+    return picture.read.args[-1] if how is _read_cell else picture.key
 
 
 def is_there(picture: Picture) -> bool:

@@ -148,6 +148,16 @@ def _of_forms(root: str | Path, entry: Benchmark) -> list[str]:
     return [f"read from {read[0]}; {others[0][0]} holds it too and is not read"]
 
 
+def counts_known(root: str | Path, entry: Benchmark, count: int) -> list[str]:
+    """Which numbers of rows are known of a benchmark, and why they differ: where `count` is not the
+    usual one, and the files are not this house's own."""
+    if not entry.rows or count == entry.rows[0] or (Path(root) / OURS).is_file():
+        return []
+    known = " or ".join(f"{number:,}" for number in entry.rows)
+    why = f": {entry.differs}" if entry.differs else ""
+    return [f"{entry.title} is known with {known} rows{why}"]
+
+
 def _of_count(questions: list[Question], entry: Benchmark, root: str | Path) -> list[str]:
     """Why there may be more or fewer rows than the standard files have."""
     count = rows_of(questions)

@@ -1,13 +1,16 @@
 """The verbs list and questions: what is there is told, what is asked can be answered anywhere."""
 
+import io
 import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from dig_jax.benchmark.__main__ import VERBS, main
 from dig_jax.benchmarks import catalog
-from dig_jax.benchmarks.questions import read_questions
+from dig_jax.benchmarks.questions import OURS, read_questions
+from dig_jax.inputs.picture_files import upright_size
 from scripts.make.benchmark_files import picture, put
 from tests.benchmarks.test_readers import FILES, HUB, TSV
 
@@ -36,7 +39,7 @@ def test_list_tells_of_each_whether_it_is_there_and_how_to_get_it(capsys):
     assert main(["list", "--root", str(HUB)]) == 0
     text = capsys.readouterr().out
     assert line_of(text, "mmbench").split() == [
-        "mmbench", "parquet", "9", "4329", "lmms-lab/MMBench", "Apache-2.0"
+        "mmbench", "parquet", "9", "4329/4377", "lmms-lab/MMBench", "Apache-2.0"
     ]  # fmt: skip
     assert line_of(text, "vsr").split()[1:4] == ["-", "-", "1222"]
     assert "vsr: hf download cambridgeltl/vsr_zeroshot" in text
@@ -63,6 +66,52 @@ def test_list_checks_what_it_is_asked_to_read(tmp_path, capsys):
     assert "cannot be read" in text
     assert line_of(text, "refcoco_val").split()[2] == "6"
     assert main(["list", "--root", str(tmp_path), "--suite", "mme"]) == 1  # its header is gone
+
+
+@pytest.mark.parametrize("more", [[], ["--check"]], ids=["rows", "check"])
+def test_list_tells_which_counts_are_known_and_why(more, capsys):
+    assert main(["list", "--root", str(HUB), "--suite", "pope", *more]) == 0
+    text = capsys.readouterr().out
+    assert line_of(text, "pope").split()[2:4] == ["12", "9000/8910"]
+    assert "8,910 where the random track is that of before October 2023, with 2,910" in text
+
+
+def test_questions_of_ours_are_not_held_against_the_real_ones(tmp_path, capsys):
+    """`data questions` marks its root; scenes of its own are no part of CV-Bench's sources."""
+    shutil.copytree(HUB / "cvbench", tmp_path / "cvbench")
+    (tmp_path / OURS).write_text("{}")
+    for more in ([], ["--check"]):
+        assert main(["list", "--root", str(tmp_path), "--suite", "cvbench", *more]) == 0
+        text = capsys.readouterr().out
+        assert "standard" not in text
+        assert "is known with" not in text
+        assert "is one of the two files missing" not in text
+    assert "cvbench: CV-Bench's form alone: questions about rendered scenes" in text
+
+
+def test_a_picture_that_was_cut_off_is_named_and_mended_by_another_download(tmp_path, capsys):
+    """Its header is whole, so that only who opens it sees it."""
+    shutil.copytree(FILES / "vsr", tmp_path / "vsr")
+    shutil.copytree(HUB / "vstar", tmp_path / "vstar")
+    path = sorted((tmp_path / "vsr/images").iterdir())[0]
+    whole = path.read_bytes()
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(file, "JPEG")
+    path.write_bytes(file.getvalue()[: file.tell() // 2])
+    assert upright_size(path.read_bytes()) == (64, 64)
+    command = ["list", "--root", str(tmp_path), "--suite", "vsr,vstar"]
+    assert main(command) == 0  # rows alone
+    capsys.readouterr()
+    assert main([*command, "--check"]) == 1
+    text = capsys.readouterr().out
+    told = f"{path}: its picture is damaged (image file is truncated"
+    assert f"vsr: 1 of 2 pictures cannot be opened; the first: {tmp_path}/vsr/test.jsonl" in text
+    assert told in text
+    assert "is it cut off or damaged? download it again" in text
+    assert line_of(text, "vsr").split()[1:3] == ["jsonl", "3"]
+    assert "vstar: 4/4 pictures" in text
+    path.write_bytes(whole)  # as advised
+    assert main([*command, "--check"]) == 0
 
 
 @pytest.mark.parametrize(("root", "name"), [(HUB, "pope"), (TSV, "mmbench"), (FILES, "vstar")])

@@ -1,5 +1,6 @@
 """The verb run: answered, scored, stopped and gone on with, by the shipped base on the fixtures."""
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from dig_jax import ask
@@ -170,6 +172,19 @@ def test_answers_about_other_pictures_of_the_same_names_are_not_taken(tmp_path, 
     assert "are of two protocols (pictures_digest: " in capsys.readouterr().err
     path.write_bytes(whole)
     assert main(command) == 0
+
+
+def test_a_picture_that_was_cut_off_stops_with_its_name(tmp_path, capsys):
+    root = tmp_path / "root"
+    shutil.copytree(FIXTURES.parent / "files" / "vsr", root / "vsr")
+    path = next((root / "vsr" / "images").iterdir())
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(file, "JPEG")
+    path.write_bytes(file.getvalue()[: file.tell() // 2])
+    assert main([*words(tmp_path / "out", suite="vsr"), "--root", str(root)]) == 1
+    said = capsys.readouterr().err
+    assert f"{path}: its picture is damaged (image file is truncated" in said
+    assert "download it again" in said
 
 
 def test_answers_without_their_protocol_are_not_added_to(whole, tmp_path, capsys):
