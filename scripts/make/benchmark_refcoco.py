@@ -22,9 +22,9 @@ def refcoco(out: Path) -> None:
         objects = _objects(number)
         _lmms(out / f"hub/{base}/data/{split}-00000-of-00001.parquet", objects)
         said = [(row, text) for row in objects for text in row["sentences"]]
-        for place, (row, text) in enumerate(said):
+        for row, text in said:
             unit = [row["px"][k] / row["size"][k % 2] for k in range(4)]
-            kit.append({"index": place, "image": row["image"], "answer": json.dumps(unit),
+            kit.append({"index": len(kit), "image": row["image"], "answer": json.dumps(unit),
                         "question": f"{ASKED}<ref>{text}</ref>",
                         "category": f"{LABELS[base]} {split}"})  # fmt: skip
         if split == "val":

@@ -162,6 +162,9 @@ def hrbench(out: Path) -> None:
         names = dict.fromkeys("question answer category A B C D".split(), "string")
         parquet(out / f"hub/hrbench{size}/hr_bench_{size}.parquet", rows, index="int64", **names,
                 cycle_category="int64", image="string")  # fmt: skip
+        split = f"hrbench_version_split/hrbench_{size}-00000-of-00001.parquet"
+        parquet(out / "files/hrbench" / split, rows, index="int64", **names,
+                cycle_category="int64", image="string")  # fmt: skip
         tsv(out / f"tsv/hrbench/hr_bench_{size}.tsv", rows,
             "index question answer category A B C D cycle_category image")  # fmt: skip
 
@@ -225,14 +228,17 @@ def mmbench(out: Path) -> None:
                 "L2-category": "ours", "l2-category": "ours", "comment": None, "split": "dev",
                 "image": picture(90 + index), "kit": index if turn else picture(90 + index),
             })  # fmt: skip
-    names = "question hint answer A B C D category source L2-category comment split"
+    hub = "question hint answer A B C D category source L2-category comment split"
     missing = [row | {k: "nan" for k in ("hint", "D") if row[k] is None} for row in rows]
     parquet(out / "hub/mmbench/en/dev-00000-of-00001.parquet", missing, index="int64",
-            image="image", **dict.fromkeys(names.split(), "string"))  # fmt: skip
+            image="image", **dict.fromkeys(hub.split(), "string"))  # fmt: skip
     kit = [row | {"image": row["kit"]} for row in reversed(rows)]  # the picture comes later
     names = "index question hint A B C D answer category image source l2-category comment split"
     tsv(out / "tsv/mmbench/MMBench_DEV_EN.tsv", kit, names)
-    tsv(out / "tsv/mmbench/MMBench_DEV_EN_V11.tsv", kit[-2:], names)
+    tsv(out / "tsv/mmbench/MMBench_DEV_EN_V11.tsv", kit[-3:], names)  # one question's orders
+    v11 = [row | {"index": str(row["index"])} for row in missing[:3]]  # a text in some revisions
+    parquet(out / "hub/mmbench_v11/data/dev-00000-of-00001.parquet", v11, index="string",
+            image="image", **dict.fromkeys(hub.split(), "string"))  # fmt: skip
 
 
 def mmstar(out: Path) -> None:

@@ -1,17 +1,19 @@
 """Picture cells in all their forms; what they tell without being read, and of whom."""
 
 import base64
+import hashlib
 import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dig_jax.benchmarks import picture_cells
+from dig_jax.benchmarks import catalog, picture_cells, sources
 from dig_jax.benchmarks.picture_cells import read_table
 from dig_jax.benchmarks.questions import data_digest, pictures_digest, read_questions
+from dig_jax.benchmarks.tables import read_rows
 from scripts.make.benchmark_files import lines, picture, put, tsv
-from tests.benchmarks.test_readers import FILES, HUB, TSV, asked
+from tests.benchmarks.test_readers import COUNTS, FILES, HUB, TSV, asked, content
 
 
 def test_pictures_come_in_every_form_of_a_cell(tmp_path):
@@ -35,6 +37,73 @@ def test_pictures_come_in_every_form_of_a_cell(tmp_path):
     for cell in ({"image": coded}, {"image": None, "image_path": "5.png"}):
         lines(tmp_path / "one.json", [cell], whole=True)
         assert read_table([tmp_path / "one.json"])[0].pictures[0].read() == data
+
+
+def as_bytes(data, **_):
+    return {"image": data}
+
+
+def as_base64(data, **_):
+    return {"image": base64.b64encode(data).decode()}
+
+
+def as_struct_of_a_file(data, folder, **_):
+    return {"image": {"bytes": None, "path": beside(data, folder)}}
+
+
+def as_image_path(data, folder, **_):
+    return {"image": None, "image_path": beside(data, folder)}
+
+
+def beside(data, folder):
+    name = f"{hashlib.sha256(data).hexdigest()[:8]}.png"
+    put(folder / "images" / name, data)
+    return name
+
+
+def as_another_rows_index(data, row, seen, **_):
+    """VLMEvalKit's way to save room: the first row that has the picture holds it."""
+    first = seen.setdefault(data, row["index"])
+    return {"image": data if first == row["index"] else first}
+
+
+def rewritten(name, root, out, cell):
+    """A fixture with its pictures in cells of another form."""
+    for path in sources.find_files(root, catalog.entry_of(name)):
+        target, seen, made = out / path.relative_to(root), {}, []
+        for cells, row in zip(list(read_rows(path)), read_table([path]), strict=True):
+            values = dict(cells.values)
+            for shown in row.pictures:
+                told = {"folder": target.parent, "row": values, "seen": seen}
+                values |= cell(shown.read(), **told)
+            made.append(values)
+        if path.suffix == ".tsv":
+            tsv(target, made, " ".join(dict.fromkeys([*made[0], "image_path"])))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(made), target)
+
+
+FORMS = {
+    "hub": (HUB, (as_bytes, as_base64, as_struct_of_a_file)),
+    "tsv": (TSV, (as_base64, as_image_path, as_another_rows_index)),
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "cell"), [(form, cell) for form, (_, cells) in FORMS.items() for cell in cells]
+)
+@pytest.mark.parametrize("name", [*COUNTS, "vsr", "refcoco_val"])
+def test_every_benchmark_is_read_from_every_form_of_a_cell(name, form, cell, tmp_path):
+    root = FORMS[form][0]
+    if (form, name) == ("hub", "vsr"):
+        return  # a list, whose pictures are files
+    rewritten(name, root, tmp_path, cell)
+    left, right = asked(root, name), asked(tmp_path, name)
+    assert content(left, "groups") == content(right, "groups")
+    assert [[p.read() for p in q.pictures] for q in left] == [
+        [p.read() for p in q.pictures] for q in right
+    ]
 
 
 def test_equal_pictures_have_equal_keys_and_others_not(tmp_path):
