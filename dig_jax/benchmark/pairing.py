@@ -198,7 +198,12 @@ def compare(
         p=found.p,
         p_holm=found.p,
         could_show=None if math.isinf(found.could_show) else found.could_show,
-        notes=(*notes, *_unread(first, "the first"), *_unread(second, "the second")),
+        notes=(
+            *notes,
+            *results.alone(found.clusters),
+            *_unread(first, "the first"),
+            *_unread(second, "the second"),
+        ),
     )
 
 
@@ -249,7 +254,7 @@ def _judged(each: Comparison, p_holm: float, benchmarks: int) -> Comparison:
         among = f" among {benchmarks} benchmarks (alone p is below {ALPHA:g})"
     asked = f"{each.questions} questions"
     if each.clusters < each.questions:
-        asked += f" in {each.clusters} groups"
+        asked += f" in {each.clusters} group{'s' * (each.clusters > 1)}"
     shown = "no difference at all"
     if each.could_show is not None:
         shown = f"{in_units(each.could_show, each.scale)} or more"

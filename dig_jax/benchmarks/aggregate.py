@@ -53,7 +53,10 @@ def scores_of(name: str, scored: Sequence[Scored]) -> Scores:
 
 
 def lacking(name: str, scored: Sequence[Scored]) -> list[str]:
-    """What a score says too little of because no question of a part of it was answered."""
+    """What a score says too little of because no question of a part of it was answered.
+
+    Where no part at all is there, as in scenes of this house's own, no score tells of them.
+    """
     needed = {
         "mme": ("category", (*PERCEPTION, *COGNITION)),
         "cvbench": ("source", tuple(source for source, _ in SOURCES)),
@@ -63,7 +66,9 @@ def lacking(name: str, scored: Sequence[Scored]) -> list[str]:
     group, parts = needed.get(_family(name), ("", ()))
     there = {part for each in scored for part in each.question.groups.get(group, "").split(",")}
     gone = [part for part in parts if part not in there]
-    return [f"no question of {group} {', '.join(gone)}: they count as 0"] if gone else []
+    if not gone or len(gone) == len(parts):
+        return []
+    return [f"no question of {group} {', '.join(gone)}: they count as 0"]
 
 
 def _family(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from dig_jax.benchmarks.aggregate import lacking, scores_of
 from dig_jax.benchmarks.checked import AGAIN, check
+from dig_jax.benchmarks.columns import clusters
 from dig_jax.benchmarks.question import Question
 from dig_jax.benchmarks.reading import Reading
 from dig_jax.benchmarks.readings import answer_of
@@ -69,7 +70,12 @@ def make_result(
         "scores": {metric: interval(score, resamples, seed) for metric, score in scores.items()},
         "headline": next(iter(scores)),
         "counts": counts,
-        "warnings": [*warnings, *lacking(name, scored), *_unread(counts, protocol)],
+        "warnings": [
+            *warnings,
+            *lacking(name, scored),
+            *_unread(counts, protocol),
+            *alone(len(set(clusters(scored).values()))),
+        ],
         "rows": [_row(each, bool(protocol["thinking"])) for each in scored],
     }
 
@@ -112,6 +118,16 @@ def _unread(counts: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[str]
     if cut == 1 and protocol["thinking"]:
         told += "; none has a </think>: if a server took the thoughts off, leave out --thinking"
     return [told]
+
+
+def alone(count: int) -> list[str]:
+    """What must stand beside intervals where one cluster alone is drawn; count: of clusters."""
+    if count > 1:
+        return []
+    return [
+        "all questions share a picture, a pair or a set: of others nothing is known, and intervals "
+        "are nearly the whole scale"
+    ]
 
 
 def _row(each: Scored, thinking: bool) -> dict[str, Any]:

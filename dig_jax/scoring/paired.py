@@ -27,6 +27,7 @@ from dig_jax.scoring.ratios import (
     limits,
     multiplicities,
     resampled,
+    unseen_share,
     value,
 )
 
@@ -41,7 +42,8 @@ _SAME = 1e-9  # of the largest difference that there can be: closer than this is
 class Paired(NamedTuple):
     """A comparison of two sides; differences are second - first.
 
-    low, high   95 % bootstrap interval of the difference: both sides by the same draws
+    low, high   95 % bootstrap interval of the difference: both sides by the same draws; of one
+                cluster nearly the whole scale
     test        "McNemar" (exact), "exact permutation" (all swaps) or "permutation" (drawn ones)
     p           two-sided
     clusters    how many are drawn or swapped
@@ -77,6 +79,9 @@ def paired(first: Score, second: Score, *, resamples: int, seed: int) -> Paired:
     if clusters > 1 and resamples:
         counts = multiplicities(clusters, resamples, seed)
         low, high = limits(resampled(second, counts) - resampled(first, counts), two - one)
+    elif resamples:  # one cluster, whose resamples are all itself: nothing is known of others
+        most, reach = sum(abs(weight) for weight, _ in first), unseen_share(first, second)
+        low, high = low - reach * (most + low), high + reach * (most - high)
     ours, theirs = cluster_sums(first, clusters), cluster_sums(second, clusters)
     moved = int(np.any(ours != theirs, axis=(1, 2)).sum())
     outcome = _single_questions(first, second)

@@ -91,25 +91,43 @@ def interval(score: Score, resamples: int, seed: int) -> list[float]:
     """[value, low, high]: the score with its 95 % percentile bootstrap interval over clusters.
 
     Resamples that cannot tell (`resampled`) are left out; the interval is the value itself where
-    none is left, where there is one cluster, or where resamples is 0. Where nothing, or all, is
-    right no resample differs: the open end is then Clopper and Pearson's for as many clusters as
-    have something below the ratio.
+    resamples is 0. Where no resample differs (nothing or all is right, all clusters are alike, or
+    there is one), the draws know nothing of other clusters, and a point would be no interval: each
+    end is then as far from the value as Clopper and Pearson's is of so many clusters that are all
+    right, or all wrong, in parts of what is left on that side. Of one cluster that is nearly the
+    whole scale, of none all of it.
     """
     number = value(score)
-    clusters = cluster_count(score)
-    if clusters < 2 or not resamples:
+    if not resamples:
         return [number, number, number]
+    clusters = cluster_count(score)
+    draws = resampled(score, multiplicities(clusters, resamples, seed)) if clusters > 1 else None
+    if draws is not None and not _all_alike(draws):
+        return [number, *limits(draws, number)]
     most = sum(weight for weight, _ in score)
-    if all(_is_share(part) for _, part in score) and number in (0.0, most):
-        told = min(np.unique(part.cluster[part.below > 0]).size for _, part in score)
-        reach = most * (1 - LEVEL[0] ** (1 / told))
-        return [number, max(0.0, number - reach), min(most, number + reach)]
-    return [number, *limits(resampled(score, multiplicities(clusters, resamples, seed)), number)]
+    if not 0 <= number <= most or not all(_is_share(part) for _, part in score):
+        return [number, number, number]
+    reach = unseen_share(score)
+    return [number, number - reach * number, number + reach * (most - number)]
+
+
+def unseen_share(*scores: Score) -> float:
+    """The share that other clusters may have, where those of some scores are all alike: at 95 %,
+    of as many as have something below their ratios; 1 where none has."""
+    told = [np.unique(part.cluster[part.below > 0]).size for score in scores for _, part in score]
+    fewest = min(told, default=0)
+    return 1 - LEVEL[0] ** (1 / fewest) if fewest else 1.0
+
+
+def _all_alike(draws: np.ndarray) -> bool:
+    """Whether no draw that can tell differs from the others, but for rounding."""
+    draws = draws[np.isfinite(draws)]
+    return not draws.size or np.ptp(draws) <= 1e-12 * max(1.0, abs(draws[0]))
 
 
 def _is_share(part: Ratio) -> bool:
-    """Whether a ratio is of some things among others, of which there are any."""
-    return bool(part.below.sum() and (part.above >= 0).all() and (part.above <= part.below).all())
+    """Whether a ratio is of some things among others."""
+    return bool((part.above >= 0).all() and (part.above <= part.below).all())
 
 
 def limits(draws: np.ndarray, number: float) -> list[float]:

@@ -1,6 +1,7 @@
 """Results are paired by question, and what is of two protocols is refused by name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -166,6 +167,24 @@ def test_what_neither_side_tells_is_no_difference_but_what_one_tells_is(sides):
         compared(*sides)
     edit(sides[1] / "vstar" / "result.json", **unknown)
     assert one_compared(*sides).questions == 40
+
+
+def test_of_one_picture_nothing_is_known_and_the_table_says_so(tmp_path, capsys):
+    """12 questions about it: 25.0 -> 50.0 was told with the interval [+25.0, +25.0]."""
+    questions = [replace(q, groups={"picture": "p"}) for q in yes_no_questions(12)]
+    write(tmp_path / "a", "vsr", questions, [1] * 3 + [0] * 9)
+    write(tmp_path / "b", "vsr", questions, [1] * 6 + [0] * 6)
+    body = find_results(tmp_path / "a")["vsr"].body
+    assert body["scores"]["accuracy"] == pytest.approx([0.25, 0.00625, 0.98125])
+    told = "all questions share a picture, a pair or a set: of others nothing is known"
+    assert any(each.startswith(told) for each in body["warnings"])
+    found = one_compared(tmp_path / "a", tmp_path / "b")
+    assert found.difference == pytest.approx((0.25, 0.25 - 0.975 * 1.25, 0.25 + 0.975 * 0.75))
+    assert (found.p, found.verdict, found.could_show) == (1.0, "inside noise", None)
+    assert any(each.startswith(told) for each in found.notes)
+    words = " ".join(run(capsys, tmp_path / "a", tmp_path / "b")[1].out.split())
+    assert "12 questions in 1 group could show no difference at all" in words
+    assert told in words
 
 
 def test_a_side_that_was_scored_without_the_pictures_may_be_compared(sides):

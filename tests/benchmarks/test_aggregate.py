@@ -239,6 +239,15 @@ def test_a_name_without_a_rule_is_refused():
 # --- clusters ------------------------------------------------------------------------------------
 
 
+def test_sources_of_which_none_is_there_are_in_no_score():
+    """CV-Bench's form with scenes of our own was warned of ADE20K, COCO and Omni3D."""
+    ours = table([("a", "A", "A", {"source": "dig_jax", "category": "Count"})])
+    assert "official" not in scores_of("cvbench", ours)
+    assert lacking("cvbench", ours) == []
+    some = table([("a", "A", "A", {"source": "COCO", "category": "Count"})])
+    assert lacking("cvbench", some) == ["no question of source ADE20K, Omni3D: they count as 0"]
+
+
 def test_what_shares_a_picture_or_a_group_is_one_cluster_also_by_way_of_others():
     lines = [
         ("a", "A", "A", {"picture": "1", "pair": "x"}),

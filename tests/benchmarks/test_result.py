@@ -82,7 +82,8 @@ def test_thoughts_that_a_server_took_off_are_told_apart_from_answers_cut_off():
     scored = [answered(asked(1, "A"), "A", thinking=True)]
     told = result_of("ai2d", scored, told={**KNOWN, "thinking": True})["warnings"][0]
     assert "leave out --thinking" in told
-    assert result_of("ai2d", [answered(asked(1, "A"), "A")])["warnings"] == []
+    two = [answered(asked(n, "A"), "A") for n in (1, 2)]
+    assert result_of("ai2d", two)["warnings"] == []
 
 
 def test_long_answers_are_kept_short_and_cut_ones_by_their_end():

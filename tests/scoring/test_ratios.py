@@ -29,8 +29,23 @@ def test_a_score_is_the_weighted_sum_of_its_ratios():
 def test_a_ratio_of_nothing_is_zero():
     nothing = ratio([0, 0], [0, 0], [0, 1])
     assert value(((1.0, nothing),)) == 0.0
-    assert interval(((1.0, nothing),), 50, 0) == [0.0, 0.0, 0.0]
-    assert interval(((1.0, ratio([], 1, [])),), 50, 0) == [0.0, 0.0, 0.0]
+    for empty in (nothing, ratio([], 1, [])):  # nothing is known of it, and no point is told
+        assert interval(((1.0, empty),), 50, 0) == [0.0, 0.0, 1.0]
+        assert interval(((1.0, empty),), 0, 0) == [0.0, 0.0, 0.0]
+
+
+def test_where_all_clusters_are_alike_an_interval_is_no_point():
+    """Twenty questions of one picture, or ten pairs each half right: no draw differs."""
+    reach = 1 - 0.025 ** (1 / 10)
+    pairs = accuracy([1.0, 0.0] * 10, np.arange(20) // 2)
+    assert interval(pairs, 200, 0) == pytest.approx([0.5, 0.5 - 0.5 * reach, 0.5 + 0.5 * reach])
+    for right in (0, 5, 20):
+        share = right / 20
+        one = accuracy((np.arange(20) < right).astype(float), np.zeros(20, int))
+        wide = [share, share * 0.025, share + 0.975 * (1 - share)]
+        assert interval(one, 200, 0) == pytest.approx(wide)
+    (part,) = (part for _, part in one)
+    assert interval(((2000.0, part),), 200, 0) == pytest.approx([2000, 50, 2000])
 
 
 def test_a_resample_is_the_score_of_the_clusters_that_it_drew():
