@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dig_jax.benchmark.outputs import check_out
+from dig_jax.benchmark.told import add_told, merged, not_told
 from dig_jax.benchmarks import prompts
 from dig_jax.benchmarks.answers import matched, read_answers
 from dig_jax.benchmarks.catalog import entry_of
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     )
     add("--parser", choices=PARSERS, default="dig_jax", help="whose rules read the answers")
     add("--prompt", choices=prompts.PROMPTS, help="how it was asked, where `questions` was used")
+    add_told(parser)
     add("--partial", action="store_true", help="score what is there where answers are missing")
     add(
         "--resamples",
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 def run(args: argparse.Namespace, verb: str) -> int:
     """Read all, refuse what does not fit, score, write, print."""
     check_out(args.out, args.answers)
-    known = _protocol_beside(args)
+    known = merged(args.told, _protocol_beside(args))
     prompt = args.prompt or next(iter((known.get("prompt") or prompts.PROMPTS[0]).split()))
     questions, warnings = read_questions(args.root, args.name, prompt=prompt, pictures=False)
     answers = read_answers(args.answers)
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace, verb: str) -> int:
     }
     if args.prompt:
         told["prompt"] = prompts.prompt_version(args.prompt)
+    made_with = protocol(**told)
     scored = [
         score_answer(
             question,
@@ -100,8 +103,8 @@ def run(args: argparse.Namespace, verb: str) -> int:
     result = make_result(
         args.name,
         scored,
-        protocol=protocol(**told),
-        warnings=[*warnings, *partial],
+        protocol=made_with,
+        warnings=[*warnings, *partial, *not_told(made_with)],
         resamples=args.resamples,
         seed=args.seed,
     )

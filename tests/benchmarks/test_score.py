@@ -197,6 +197,41 @@ def test_what_was_said_of_anybodys_answers_is_not_said_again(root, ids):
     assert read_result(out)["scores"]["accuracy"][0] == 1
 
 
+def test_how_anybodys_answers_were_made_is_told_or_said_to_be_unknown(root, ids, capsys):
+    """The pixel budget stands in every result: of others' answers their owner tells it."""
+    _, out = score(root, oracle(ids))
+    (warning,) = [w for w in read_result(out)["warnings"] if "nobody tells" in w]
+    assert "tells decoding, max_tokens, min_pixels, max_pixels, seed: see --told" in warning
+    fields = {"decoding": "greedy", "max_tokens": 64, "min_pixels": 65536, "max_pixels": 1 << 20}
+    fields |= {"seed": 3, "source": "Qwen/Qwen3-VL-8B"}
+    said = [word for name, value in fields.items() for word in ("--told", f"{name}={value}")]
+    _, out = score(root, oracle(ids), *said)
+    found = read_result(out)
+    assert {name: found["protocol"][name] for name in fields} == fields
+    assert not [w for w in found["warnings"] if "nobody tells" in w]
+    for wrong in ("max_pixels=many", "pixels=3", "decoding"):
+        with pytest.raises(SystemExit):
+            score(root, oracle(ids), "--told", wrong)
+        assert "is not NAME=VALUE with a number of max_tokens" in capsys.readouterr().err
+
+
+def test_what_a_run_knows_is_not_told_otherwise(root, ids, capsys):
+    beside = root.parent / "vsr"
+    beside.mkdir()
+    path = beside / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in oracle(ids)))
+    body = read_result(score(root, oracle(ids))[1])
+    made = protocol(parser="dig_jax 1", thinking=False, source="models/x", max_pixels=4096)
+    write_result(beside / "result.json", {**body, "protocol": made})
+    words = ["score", "--root", str(root), "--name", "vsr", "--answers", str(path)]
+    words += ["--out", str(root.parent / "r.json"), "--resamples", "0"]
+    assert main([*words, "--told", "max_pixels=64"]) == 1
+    told = "--told max_pixels=64: of these answers 4096 is known; leave it out"
+    assert told in capsys.readouterr().err
+    assert main(words) == 0  # as advised
+    assert read_result(root.parent / "r.json")["protocol"]["max_pixels"] == 4096
+
+
 def test_answers_of_a_run_to_other_questions_are_told(root, ids):
     beside = root.parent / "vsr"
     beside.mkdir()
