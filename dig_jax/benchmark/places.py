@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dig_jax.benchmark.cost import read_cost
 from dig_jax.benchmark.folders import RESULT, Result, find_results, short_names
 from dig_jax.benchmark.pairing import headline_of
 from dig_jax.benchmarks import result as results
@@ -48,6 +49,7 @@ def read_places(paths: Sequence[Path]) -> list[Place]:
         for benchmark, each in found.items():
             scores = results.scores_of_rows(benchmark, each.body["rows"])
             told = {"headline": headline_of(each.body["headline"], scores)}
+            told["cost"] = read_cost(each.path.parent)
             found[benchmark] = each._replace(body=each.body | told)
             scales[benchmark] = _scales(each.body["scores"], scores)
         places.append(Place(side, found, scales, run_here))

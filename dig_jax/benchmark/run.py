@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from dig_jax.benchmark import store
+from dig_jax.benchmark import cost, store
 from dig_jax.benchmark.asking import Prepared, Tag, ask, prepare_questions
 from dig_jax.benchmark.choice import limited, share
 from dig_jax.benchmark.score import RESAMPLES, table
@@ -215,10 +215,13 @@ def answer(
         for _ in found:
             continue
         return
-    with store.appending(path) as write, progress(task.name, "answers") as tell:
+    spent = cost.told(path.with_name(store.cost_name(args.shards)), layout.mesh.size)
+    with store.appending(path) as write, spent as counts, progress(task.name, "answers") as tell:
         done = len(task.tags) - len(tags)
         for number, one in enumerate(found, start=done + 1):
             write([_row(one, policy)])
+            counts["answers"] += 1
+            counts["tokens"] += len(one.tokens)
             tell(number, len(task.tags), "")
 
 

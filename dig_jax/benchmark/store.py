@@ -4,6 +4,7 @@ D/protocol.json               what all answers below are made with
 D/NAME/protocol.json          what they answer
 D/NAME/answers.jsonl          {"id", "sample", "answer", "ended", "tokens"} a line
 D/NAME/answers-I-of-N.jsonl   the same, of one of N shares
+D/NAME/cost.jsonl             what they took, see `cost`
 D/NAME/result.json            once all are there
 """
 
@@ -56,8 +57,17 @@ def check_protocol(out: Path, protocol: Mapping[str, Any]) -> None:
 
 def answers_name(shard: tuple[int, int]) -> str:
     """The file of one share of the questions."""
+    return _name("answers", shard)
+
+
+def cost_name(shard: tuple[int, int]) -> str:
+    """The file that tells what a share's answers cost, see `cost`."""
+    return _name("cost", shard)
+
+
+def _name(stem: str, shard: tuple[int, int]) -> str:
     number, count = shard
-    return "answers.jsonl" if count == 1 else f"answers-{number}-of-{count}.jsonl"
+    return f"{stem}.jsonl" if count == 1 else f"{stem}-{number}-of-{count}.jsonl"
 
 
 def read_answers(folder: Path) -> dict[Tag, dict[str, Any]]:
@@ -80,7 +90,7 @@ def read_answers(folder: Path) -> dict[Tag, dict[str, Any]]:
 
 @contextmanager
 def appending(path: Path) -> Iterator[Any]:
-    """write(rows): appends rows to a file of answers; they are on the disk when it returns.
+    """write(rows): appends rows to a file; they are on the disk when it returns.
 
     A last line that a kill cut off is taken away.
     """

@@ -204,7 +204,21 @@ def _counts(result: Mapping, ways: Iterable[str]) -> dict[str, str]:
         middle, total = tokens[len(tokens) // 2], sum(tokens)
         found["tokens per answer"] = f"{middle} in the middle, {tokens[-1]} at most"
         found["tokens of all answers"] = f"{total}"
-    return found
+    return found | _cost(result.get("cost") or {})
+
+
+def _cost(cost: Mapping) -> dict[str, str]:
+    """What answering took, and how much of that was compiling; of `benchmark.cost.read_cost`."""
+    seconds = cost.get("seconds")
+    if not seconds:
+        return {}
+    answering = max(seconds - cost["compiling"], 1e-9)
+    return {
+        "seconds of answering": f"{seconds:.1f} for {cost['answers']} answers, on {cost['on']}",
+        "share that was compiling": f"{cost['compiling'] / seconds:.1%}",
+        "tokens per second without it": f"{cost['tokens'] / answering:.0f}",
+        "sittings that came to their end": f"{cost['sittings']}",
+    }
 
 
 _WHOLE = ("questions", "answers")

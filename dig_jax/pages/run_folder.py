@@ -17,6 +17,8 @@ from dig_jax.run import checkpoint, manifest
 from dig_jax.run.runlog import METRICS, read_rows, told_gap
 from dig_jax.scoring.table import NAMES, Evaluation, read_evaluation
 
+_SHARE = ("step", "compile")  # whole steps, and XLA's part of them, which lies in other phases
+
 
 class Run(NamedTuple):
     """A run folder.
@@ -83,4 +85,15 @@ def costs(rows: list[dict]) -> list[list[str]]:
         lines.append([name.removeprefix("time/"), *cells])
     rates = [row["tokens"] / row["time/rollout"] for row in train if row.get("time/rollout")]
     rate = f"{statistics.median(rates):.0f}" if rates else "-"
-    return [*lines, ["answer tokens per second of rollout", "", rate, ""]]
+    compiling = [_compiling(train[:1]), "", _compiling(train)]
+    return [
+        *lines,
+        ["answer tokens per second of rollout", "", rate, ""],
+        ["share of time that was compiling", *compiling],
+    ]
+
+
+def _compiling(train: list[dict]) -> str:
+    """XLA's part of the time of some steps."""
+    step, compile_ = (sum(row.get(f"time/{name}", 0.0) for row in train) for name in _SHARE)
+    return f"{compile_ / step:.1%}" if step else "-"

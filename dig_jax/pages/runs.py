@@ -40,7 +40,7 @@ def run_section(run: Run, cards: Sequence[Card]) -> Html:
     if curves:
         shown += [tag("h3", "Curves"), curves, paragraph(_CURVES, "soft small")]
     head, *lines = costs(run.rows)
-    if len(lines) > 1:
+    if len(lines) > 2:  # beside the rates
         shown += [tag("h3", "Cost"), table(head, lines, css="facts")]
     shown += [tag("h3", "Settings other than the defaults"), _settings(run.config)]
     shown.append(_starts(run.starts))

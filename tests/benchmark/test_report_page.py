@@ -14,6 +14,7 @@ from dig_jax.benchmark import cards, report
 from dig_jax.benchmark.__main__ import main
 from dig_jax.benchmarks.questions import data_digest
 from dig_jax.common.files import read_sealed
+from dig_jax.common.rows import line_of
 from dig_jax.config import Config, DataConfig, EvalConfig, to_json
 from dig_jax.pages.picture import WIDTH_PX
 from dig_jax.scoring.metrics import METRICS
@@ -116,6 +117,18 @@ def spoil_run(folder):
         for start in body.get("starts", ()):
             start |= {"commit": NASTY, "changed": {NASTY: [NASTY, NASTY]}}
         path.write_text(json.dumps(body))
+
+
+def test_what_answering_cost_is_told_with_the_part_that_was_compiling(sides):
+    """Two shares of one benchmark: 100 s, of which 25 s, for 40 answers."""
+    for number in (1, 2):
+        told = {"answers": 20, "tokens": 300, "seconds": 50, "compiling": 12.5}
+        line, _ = line_of(told | {"device": "cpu", "devices": 1}, 0)
+        (sides[0] / "vstar" / f"cost-{number}-of-2.jsonl").write_text(line)
+    page = Page(page_of(*[side / "vstar" for side in sides]))
+    assert "seconds of answering 100.0 for 40 answers, on 1 x cpu not told" in page.words
+    assert "share that was compiling 25.0% not told" in page.words
+    assert "tokens per second without it 8 not told" in page.words
 
 
 def test_scores_are_those_of_the_files(sides):
@@ -285,6 +298,7 @@ def run(tmp_path):
     told = {"kind": "train", "stage": 0, "kl": "nan", "tokens": 50}
     told |= {"time/step": 2.0, "time/rollout": 0.5}
     rows = [told | {"step": s, "reward": 1 + s / 10, "f1": 0.1 * s} for s in range(4)]
+    rows[0]["time/compile"] = 1.5
     rows.append({"kind": "eval", "step": 3, "greedy/reward": 1.5})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     start = {"first_step": 0, "commit": "abc123", "versions": {"jax": "1.2.3"}}
@@ -307,6 +321,7 @@ def test_a_run_is_told_whole(run):
         "after \N{MINUS SIGN} before, paired by pair: +1.000",
         "name fake tiny",
         "answer tokens per second of rollout 100",
+        "share of time that was compiling 75.0% 18.8%",
         "made by commit abc123",
         "jax 1.2.3",
         "2 changed optim.rate 0.1 0.01",

@@ -16,6 +16,7 @@ from pyarrow import parquet
 from dig_jax import ask
 from dig_jax.benchmark import store
 from dig_jax.benchmark.__main__ import main
+from dig_jax.benchmark.cost import read_cost
 from dig_jax.benchmarks.questions import read_questions, wanted
 from dig_jax.benchmarks.result import read_result
 from dig_jax.run.policy import Policy
@@ -71,6 +72,16 @@ def test_every_question_has_an_answer_and_the_protocol_that_it_was_made_with(who
         assert (told["min_pixels"], told["max_pixels"]) == (4096, 1048576)
         assert told["source"] == str(ASSETS)
         assert all(told[n] for n in ("source_digest", "data_digest", "versions", "parser", "dtype"))
+
+
+def test_what_answering_took_stands_beside_the_result(whole):
+    """And not in it: equal answers give equal results."""
+    found = read_cost(whole / "mmvp")
+    rows = store.read_answers(whole / "mmvp").values()
+    assert (found["answers"], found["tokens"]) == (len(rows), sum(r["tokens"] for r in rows))
+    assert 0 <= found["compiling"] < found["seconds"]
+    assert read_cost(whole / "pope")["compiling"] > 0  # the first one's
+    assert "seconds" not in result(whole, "mmvp")
 
 
 def test_an_answer_is_the_one_that_ask_gives(whole, tmp_path, capsys):
