@@ -17,7 +17,7 @@ from dig_jax.config import (
     Stage,
 )
 
-STEPS = 2000
+STEPS = 4000
 # Place weights: with all tokens alike a model of this size learns nothing for hours.
 PLACES = {
     "first_digit": 3.0,
@@ -33,7 +33,7 @@ def get_config() -> Config:
         name="tiny_base",
         learner="sft",
         steps=STEPS,
-        pairs_per_step=16,
+        pairs_per_step=8,
         run_dir="runs/tiny_base",
         model=ModelSource(source="runs/tiny_fresh"),
         data=DataConfig(
@@ -45,12 +45,15 @@ def get_config() -> Config:
         ),
         rollout=RolloutConfig(max_tokens=78, chunk=20, compact=0.5, layers="unroll"),
         sft=SftConfig(
-            questions_per_step=16,
+            questions_per_step=32,
             questions_root="data/base_questions",
+            # more of what takes longest to learn: to find the one thing that is meant
+            questions="refcoco_val*6,vstar*3,here",
             augment=True,
             choice=3.0,
             changed_weight=1.0,
             things_weight=1.0,
+            asked_weight=1.0,
             **PLACES,
         ),
         optim=OptimConfig(rate=1e-3, warmup=50, schedule="wsd", decay=0.3, b2=0.98),

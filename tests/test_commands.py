@@ -50,6 +50,7 @@ SHORT_SFT = " ".join(
     for setting in """
     steps=3 curriculum.stages.0.until=3 pairs_per_step=2 optim.warmup=1 eval.pairs=2 eval.batch=2
     eval.samples=1 checkpoint.every=3 sft.changed_layer=0 sft.rank_layer=1 sft.things_layer=1
+    sft.asked_layer=0 sft.meant_layer=1
     """.split()
 )  # the base of `folder` has two blocks
 NUMPY = "--set look.renderer=numpy --workers 1"

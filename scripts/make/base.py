@@ -4,8 +4,9 @@
     python -m scripts.make.base --tokenizer runs/tiny_tokenizer --out runs/tiny_fresh
     python -m dig_jax.sft --config configs/tiny_base.py
 
-Seeded. Its first text layers start as a comparison of two pictures (`model.coldinit`), whose size
-it is made for: others work, with less of a start. docs/base.md tells how the shipped one was made.
+Seeded. Its first text blocks start as a comparison of two pictures, whose size it is made for
+(others work, with less of a start), the next one as a search (`model.coldinit`). docs/base.md tells
+how the shipped one was made.
 """
 
 import argparse
@@ -79,14 +80,12 @@ def main() -> None:
     add("--out", type=path_of, required=True, help="checkpoint folder to write")
     add("--shape", default="tiny", choices=list(SHAPES), help="sizes of the model")
     add("--seed", type=seed_of, default=0)
-    add("--search", action="store_true", help="the third text block starts as a search")
     args = parser.parse_args()
     config = shaped(args.shape, prompts.load_processor(args.tokenizer))
     width, height = PICTURES[args.shape]
     config.check_image(height, width)
     cells = (height // config.vision.cell, width // config.vision.cell)
-    codes = label_codes() if args.search else None
-    params = comparing_init(config, cells, key=jax.random.key(args.seed), codes=codes)
+    params = comparing_init(config, cells, key=jax.random.key(args.seed), codes=label_codes())
     weights.save_hf(args.out, params, config, source_folder=args.tokenizer)
     print(f"wrote {args.out}: {count(model_specs(config))} untrained parameters")
 
