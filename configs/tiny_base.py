@@ -48,7 +48,7 @@ def get_config() -> Config:
             questions_per_step=32,
             questions_root="data/base_questions",
             # more of what takes longest to learn: to find the one thing that is meant
-            questions="refcoco_val*6,vstar*3,here",
+            questions="refcoco_val*6,vstar*2,here",
             augment=True,
             choice=3.0,
             changed_weight=1.0,
