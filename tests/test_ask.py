@@ -90,12 +90,12 @@ def changed_copy(tmp_path, name: str, change) -> str:
 def test_a_question_with_a_token_that_has_no_row_is_refused(pictures, tmp_path):
     """It would be read as the last row, whichever token it is; HF raises."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    token = {"id": 640, "content": "<differs>", **flags}
+    token = {"id": 768, "content": "<differs>", **flags}
     folder = changed_copy(
         tmp_path, "tokenizer.json", lambda found: found["added_tokens"].append(token)
     )
     message = refused("--source", folder, *pictures, "--question", "What <differs>?")
-    assert "has token '<differs>' with id 640, but the model's embedding has 640 rows" in message
+    assert "has token '<differs>' with id 768, but the model's embedding has 768 rows" in message
 
 
 def test_a_checkpoint_that_stops_at_endoftext_only_is_refused_as_a_run_refuses_it(
@@ -103,10 +103,10 @@ def test_a_checkpoint_that_stops_at_endoftext_only_is_refused_as_a_run_refuses_i
 ):
     """Its answers would run on past <|im_end|> to --max-tokens."""
     folder = changed_copy(
-        tmp_path, "generation_config.json", lambda found: found.update(eos_token_id=614)
+        tmp_path, "generation_config.json", lambda found: found.update(eos_token_id=742)
     )
     message = refused("--source", folder, *pictures)
-    assert "the tokenizer's eos_token is 616, but answers stop at [614]" in message
+    assert "the tokenizer's eos_token is 744, but answers stop at [742]" in message
 
 
 def test_a_picture_of_16_bits_is_answered_with_a_warning(capsys, pictures, tmp_path):

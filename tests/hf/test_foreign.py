@@ -202,4 +202,4 @@ def test_a_quantised_folder_is_refused_in_one_line(place, folder):
 
 
 def test_the_shipped_base_needs_no_remedy():
-    assert read_model_config(ASSETS).text.vocab == 640
+    assert read_model_config(ASSETS).text.vocab == 768

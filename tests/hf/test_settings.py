@@ -16,7 +16,7 @@ SECTION = [6, 5, 5]  # mrope_section of the tiny base
 def read(change=lambda top: None, generation=None):
     top = copy.deepcopy(PLAIN)
     change(top)
-    stops = {"eos_token_id": [616, 614]} if generation is None else generation
+    stops = {"eos_token_id": [744, 742]} if generation is None else generation
     return settings.from_json(top, stops, has_head=lambda: True, where="here/config.json")
 
 
@@ -164,7 +164,7 @@ def test_a_checkpoint_without_a_stop_is_given_one(stops):
     without = text(eos_token_id=None)
     with pytest.raises(ValueError, match=r"without one no answer ends; add the tokenizer's"):
         read(without, generation=stops)
-    assert read(without, generation={"eos_token_id": 616}).eos_tokens == (616,)
+    assert read(without, generation={"eos_token_id": 744}).eos_tokens == (744,)
 
 
 def test_the_shipped_base_is_read_as_before():

@@ -68,9 +68,9 @@ def length(processor, text: str) -> int:
 
 
 def test_the_tiny_tokenizer_is_small_and_cheap_for_boxes(processor):
-    """640 rows with Qwen's special tokens last; the costs that answer budgets rely on."""
+    """768 rows with Qwen's special tokens last; the costs that answer budgets rely on."""
     tokenizer = processor.tokenizer
-    assert len(tokenizer) == VOCABULARY == 640
+    assert len(tokenizer) == VOCABULARY == 768
     assert tokenizer.convert_tokens_to_ids(list(TOKENS)) == list(TOKENS.values())
     assert (processor.eos_token, tokenizer.pad_token_id) == (EOS, PAD)
     assert length(processor, f"[{BOX}]") == 19
@@ -292,10 +292,10 @@ def test_a_special_token_inside_an_answer_shows_and_costs_the_format(processor, 
 def test_an_id_that_the_tokenizer_does_not_know_shows(processor):
     """Rows that pad the vocabulary have no token; decode() leaves them out."""
     ids = processor.tokenizer(f"[{BOX}]")["input_ids"]
-    row = [700, *ids[:-1], 701, 702, ids[-1], 703, EOS]
+    row = [800, *ids[:-1], 801, 802, ids[-1], 803, EOS]
     (text,) = decoded(processor, np.array([row]), np.array([len(row)]))
-    assert text == f"<|700|>[{BOX[:-2]}<|701|><|702|>{BOX[-2:]}]<|703|>"
-    assert decoded(processor, np.array([[700, EOS]]), np.array([2])) == ["<|700|>"]
+    assert text == f"<|800|>[{BOX[:-2]}<|801|><|802|>{BOX[-2:]}]<|803|>"
+    assert decoded(processor, np.array([[800, EOS]]), np.array([2])) == ["<|800|>"]
     assert processor.tokenizer.decode(row[:-1]) == f"[{BOX}]"  # the trap
 
 

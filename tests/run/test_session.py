@@ -84,22 +84,22 @@ def test_a_prefilled_thought_needs_a_template_that_opens_it(folder):
 
 def test_sampler_and_texts_stop_at_the_tokens_of_generation_config(folder):
     """One source: after another id is added there, both stop at it."""
-    change(folder, "generation_config.json", eos_token_id=[616, 614, 70])
+    change(folder, "generation_config.json", eos_token_id=[744, 742, 70])
     found = opened(folder)
-    assert found.model.eos_tokens == (616, 614, 70)
+    assert found.model.eos_tokens == (744, 742, 70)
     [word] = found.processor.tokenizer("a")["input_ids"]
     [other] = found.processor.tokenizer.convert_tokens_to_ids(["b"])
     assert found.texts(np.array([word, 70, other]), np.array(3)) == "a"
-    change(folder, "generation_config.json", eos_token_id=[616, 614])
+    change(folder, "generation_config.json", eos_token_id=[744, 742])
     assert len(opened(folder).texts(np.array([word, 70, other]), np.array(3))) > 1
 
 
 def test_an_end_token_that_sampling_does_not_know_is_refused(folder):
-    change(folder, "generation_config.json", eos_token_id=[614])
-    with pytest.raises(ValueError, match=r"eos_token is 616, .* at \[614\] .*; add it there"):
+    change(folder, "generation_config.json", eos_token_id=[742])
+    with pytest.raises(ValueError, match=r"eos_token is 744, .* at \[742\] .*; add it there"):
         opened(folder)
-    change(folder, "generation_config.json", eos_token_id=[614, 616])
-    assert opened(folder).model.eos_tokens == (614, 616)
+    change(folder, "generation_config.json", eos_token_id=[742, 744])
+    assert opened(folder).model.eos_tokens == (742, 744)
 
 
 def add_token(folder, text: str) -> None:
@@ -107,18 +107,18 @@ def add_token(folder, text: str) -> None:
     path = folder / "tokenizer.json"
     found = json.loads(path.read_text())
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    found["added_tokens"].append({"id": 640, "content": text, **flags})
+    found["added_tokens"].append({"id": 768, "content": text, **flags})
     path.write_text(json.dumps(found))
 
 
 def test_a_token_without_a_row_of_the_embedding_is_refused_where_it_is_used(folder):
-    """640 rows, ids 0 to 639: a longer tokenizer alone is normal, but not id 640 in a prompt."""
+    """768 rows, ids 0 to 767: a longer tokenizer alone is normal, but not id 768 in a prompt."""
     add_token(folder, "<differs>")
     found = opened(folder)
     assert len(found.processor.tokenizer) == 641
     with pytest.raises(
         ValueError,
-        match=r"prompt of every pair of data/tiny has token '<differs>' with id 640, but .* 640 "
+        match=r"prompt of every pair of data/tiny has token '<differs>' with id 768, but .* 768 "
         r"rows \(vocab_size\); .*resize_token_embeddings",
     ):
         opened(folder, prompt=PromptConfig("What <differs> here?"))
@@ -129,7 +129,7 @@ def test_a_lesson_with_a_token_without_a_row_is_refused(folder):
     add_token(folder, "[77, 88")
     processor = opened(folder).processor
     assert encode_answer(processor, "[]")[-1] == processor.eos_token
-    with pytest.raises(ValueError, match=r"answer has token '\[77, 88' with id 640, .* 640 rows"):
+    with pytest.raises(ValueError, match=r"answer has token '\[77, 88' with id 768, .* 768 rows"):
         encode_answer(processor, '[{"bbox_2d": [77, 88, 99, 100]}]')
 
 
@@ -248,7 +248,7 @@ def test_decoding_settings_that_are_not_computed_are_refused(folder):
     (folder / "generation_config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"eval.decoding=policy"):
         read_decoding(folder)
-    change(folder, "config.json", eos_token_id=[616, 614])  # else no answer ends
+    change(folder, "config.json", eos_token_id=[744, 742])  # else no answer ends
     opened(folder, eval=dataclasses.replace(own, decoding="policy"))
     shutil.copy(ASSETS / "generation_config.json", folder)
     opened(folder, eval=own)

@@ -11,7 +11,7 @@ from dig_jax.inputs.prompt import decode_answers, load_processor
 from dig_jax.serve.texts import Writing
 from tests.tiny_model import ASSETS
 
-EOS = 616
+EOS = 744
 
 
 @cache
