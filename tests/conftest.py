@@ -1,5 +1,6 @@
 """Every test runs on CPU with eight virtual devices and without a network."""
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -33,6 +34,19 @@ SLOW_FILES = ("test_train", "test_distributed", "test_mesh", "test_parity", "tes
 def pytest_collection_modifyitems(items):
     """The longest files first: with a process per core, none is left over at the end."""
     items.sort(key=lambda item: item.path.stem not in SLOW_FILES)
+
+
+MAPS = 25_000  # of the 65,530 that Linux lets a process have
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs():
+    """Every compiled program takes hundreds of memory maps; without room for more XLA crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
