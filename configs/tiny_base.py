@@ -60,5 +60,6 @@ def get_config() -> Config:
         curriculum=CurriculumConfig(stages=(Stage(until=STEPS, weights={"base": 1.0}),)),
         # scored along the way, and chooses nothing
         eval=EvalConfig(pairs=300, batch=50, samples=2, every=500, modes=("greedy", "sampled")),
-        checkpoint=CheckpointConfig(every=100, keep=2, best=""),
+        # all are kept: what is shipped is the one of step 3,500
+        checkpoint=CheckpointConfig(every=100, keep=40, best=""),
     )

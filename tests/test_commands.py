@@ -171,7 +171,7 @@ python -m dig_jax.data questions --root data/base --splits base --allow-training
 python -m scripts.make.tiny_tokenizer --out runs/tiny_tokenizer --patch 8
 python -m scripts.make.base --tokenizer runs/tiny_tokenizer --out runs/tiny_fresh
 python -m dig_jax.sft --config configs/tiny_base.py
-python -m dig_jax.convert export --run runs/tiny_base --out assets/tiny_qwen3vl
+python -m dig_jax.convert export --run runs/tiny_base --step 3500 --out assets/tiny_qwen3vl
 python -m dig_jax.data render --root data/mid --preset base --set look.width=256 --set look.height=192
 python -m dig_jax.data render --root data/mid --preset quickstart --set look.width=256 --set look.height=192
 python -m dig_jax.data make --preset paper --root data/paper

@@ -32,7 +32,7 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "tiny_no_kl": "845abc504f5c",
     "mid_base": "40e37491dbea",
     "refcoco_4b": "3a909c3fedd1",
-    "tiny_base": "6c836fd94b77",
+    "tiny_base": "01c50256935b",
     "tiny_sft": "015da351bdb5",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
