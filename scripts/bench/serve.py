@@ -28,14 +28,24 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 from PIL import Image
 
+from dig_jax.benchmarks import prompts
 from dig_jax.common.commandline import place_of
+from dig_jax.config import PromptConfig
+from dig_jax.serve import example
 
 MOST = 64  # tokens of an answer
+EXAMPLE = Path(example.__file__).parent
+QUESTIONS = (  # by the number of pictures: what is answered with many tokens, and with few
+    "What has changed?",
+    prompts.locate("the cube", "qwen"),
+    PromptConfig().question,
+)
 
 
 def main() -> int:
@@ -85,18 +95,22 @@ def started(words: list):
         process.wait(60)
 
 
-def picture(seed: int, height: int, width: int) -> str:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+def picture(number: int, height: int, width: int) -> str:
+    """A scene as a data URL; two that follow one another are a pair with differences."""
+    with Image.open(EXAMPLE / f"example_{'ab'[number % 2]}.png") as image:
+        image = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.roll(np.asarray(image), number // 2 * 3, axis=1)[:, :: -1 if number & 2 else 1]
     held = io.BytesIO()
-    Image.fromarray(pixels).save(held, "PNG")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(held, "PNG")
     return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
 
 
 def body_of(pictures: list[str], number: int, *, most: int = MOST) -> dict:
     """A greedy request of 0 to 2 pictures, which its number decides."""
-    chosen = [pictures[(number + n) % len(pictures)] for n in range(number % 3)]
+    kind, first = number % 3, number // 3 * 2
+    chosen = [pictures[(first + n) % len(pictures)] for n in range(kind)]
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in chosen]
-    parts.append({"type": "text", "text": "What has changed? " * (1 + number % 4)})
+    parts.append({"type": "text", "text": f"{QUESTIONS[kind]} " + "Please. " * (number % 4)})
     messages = [{"role": "user", "content": parts}]
     return {"messages": messages, "temperature": 0, "max_tokens": most}
 
@@ -193,16 +207,14 @@ def crowd(pid: int, address, pictures: list[str], args) -> int:
         same = found[0] == 200 and found[1]["choices"] == right[number % kinds]
         return "right" if same else "wrong"
 
-    quarters = []
+    print(f"memory {before:.0f} MB before the crowd", flush=True)
     with ThreadPoolExecutor(args.clients) as pool:
         for quarter in range(4):
             share = range(quarter * args.requests // 4, (quarter + 1) * args.requests // 4)
             for kind in pool.map(one, share):
                 counts[kind] += 1
-            quarters.append(memory(pid))
+            print(f"  {memory(pid) - before:+.1f} MB after {share.stop} requests", flush=True)
     print("  ".join(f"{count} {kind}" for kind, count in counts.items()))
-    grown = ", ".join(f"{now - before:+.0f}" for now in quarters)
-    print(f"memory {before:.0f} MB before; {grown} MB after each quarter", flush=True)
     return int(counts["wrong"] > 0)
 
 
