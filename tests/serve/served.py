@@ -68,7 +68,7 @@ def serving_at(serving, *, wait=True):
 
 
 def client(address, key="none"):
-    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=120)
+    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=300)
 
 
 def file_of(picture: np.ndarray, kind="PNG", **how) -> bytes:
