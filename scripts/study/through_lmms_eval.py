@@ -86,7 +86,7 @@ def write_tasks(root: Path, folder: Path) -> None:
     words = {text: prompts.yes_no(text) for text in column(root, "pope", "question")}
     words |= {text: prompts.choice(*within(text)) for text in column(root, "vstar", "text")}
     write_text(folder / "words.json", json.dumps(words))
-    write_text(folder / "utils.py", (TASKS / "utils.py").read_text(encoding="utf-8"))
+    write_text(folder / "functions.py", (TASKS / "functions.py").read_text(encoding="utf-8"))
 
 
 def column(root: Path, name: str, column: str) -> list[str]:

@@ -70,7 +70,7 @@ def test_a_task_has_its_files_and_our_words(root, tmp_path):
     words = json.loads((tmp_path / "task" / "words.json").read_text())
     assert words[ASKED[0]] == ASKED[0] + HELPFUL
     assert words[STARS[0]].startswith("Question: What is the shape?\nOptions:\nA. ball\nB. cube\n")
-    assert "lmms_eval.tasks.pope.utils" in (tmp_path / "task" / "utils.py").read_text()
+    assert "lmms_eval.tasks.pope.utils" in (tmp_path / "task" / "functions.py").read_text()
 
 
 def test_rows_that_ask_the_same_are_one_question_and_scores_are_compared(root, tmp_path, capsys):
