@@ -153,6 +153,8 @@ TESTED = {
     "python -m scripts.study.kill": "tests/scripts/test_kill_campaign.py",
     "python -m scripts.study.fuzz_config": "tests/scripts/test_fuzz_config.py",
     "python -m dig_jax.evaluate": "tests/test_train.py",
+    "python -m scripts.study.through_lmms_eval --lmms PYTHON --root data/questions --out "
+    "runs/lmms": "tests/scripts/test_through_lmms_eval.py",
 }
 TESTED |= {
     f"python -m dig_jax.serve --source assets/tiny_qwen3vl{more}": "tests/serve/test_command.py"

@@ -13,11 +13,12 @@ neighbours, nor on when it is asked. Programs are compiled once per shape.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
@@ -132,18 +133,34 @@ def make_engine(layout: Layout, *, slots: int, answer: int) -> Engine:
     def grow(slots, room):
         return slots.replace(rows=slots.rows.with_room(room))
 
-    jit = layout.jit
+    jit, where = layout.jit, _placing(layout)
     return Engine(
         see=jit(see),
-        admit=jit(admit_rows, donate_argnums=1),
-        decode=jit(make_decode(config), donate_argnums=1, out_shardings=(None, whole)),
-        grow=jit(grow, static_argnums=1),
+        admit=jit(admit_rows, donate_argnums=1, out_shardings=where),
+        decode=jit(make_decode(config), donate_argnums=1, out_shardings=(where, whole)),
+        grow=jit(grow, static_argnums=1, out_shardings=where),
         fetch=jit(fetch, out_shardings=whole),
-        release=jit(release, donate_argnums=0),
-        start=jit(start, static_argnums=0),
+        release=jit(release, donate_argnums=0, out_shardings=where),
+        start=jit(start, static_argnums=0, out_shardings=where),
         slots=slots,
         answer=answer,
     )
+
+
+def _placing(layout: Layout) -> Slots:
+    """Where a mesh holds slots, as the head of their tree.
+
+    The same behind every program: what lies elsewhere is another program's input, and an order of
+    programs that nobody met before would compile one more.
+    """
+    config, mesh = layout.rollout_model, layout.mesh
+    rows = sharding.batch_sharding(mesh)
+    heads = "tensor" if config.text.kv_heads % mesh.shape["tensor"] == 0 else None
+    stacked = [None] * (config.layers != "unroll")
+    keys = NamedSharding(mesh, PartitionSpec(*stacked, "fsdp", heads))
+    held = Rows(k=keys, v=keys, place=rows, position=rows)
+    names = [field.name for field in fields(Slots)]
+    return Slots(**{name: held if name == "rows" else rows for name in names})
 
 
 def make_decode(config: ModelConfig) -> Callable:

@@ -23,6 +23,7 @@ from pathlib import Path
 from dig_jax.common.commandline import bucket_of, clear_errors, path_of, place_of, within
 from dig_jax.config import MeshConfig
 from dig_jax.run.policy import DECODINGS, Policy, answer_room, open_policy
+from dig_jax.run.trained import open_run
 
 MOST = 4096  # tokens of an answer, where the model's context has room for them
 PIXELS = {"cpu": 2**17}  # of a resized picture, where neither user nor checkpoint say less
@@ -46,8 +47,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--batch", type=within(int, 1, 2**12), default=8, help="answers that are drawn at a time")
     add("--max-queue", type=within(int, 1, 2**16), default=64, help="requests that may wait")
     pixels = within(int, 0, 2**28)
-    add("--min-pixels", type=pixels, default=0, help="of a resized picture; 0: the checkpoint's")
-    add("--max-pixels", type=pixels, default=0, help="of a resized picture; 0: the checkpoint's")
+    add(
+        "--min-pixels",
+        type=pixels,
+        default=0,
+        help="of a resized picture; 0: the run's or checkpoint's",
+    )
+    add(
+        "--max-pixels",
+        type=pixels,
+        default=0,
+        help="of a resized picture; 0: the run's or checkpoint's",
+    )
     most = within(int, 1, 2**20)
     add("--max-tokens", type=most, help=f"of an answer; default: {MOST}, or what the context has")
     add("--pictures", type=within(int, 0, 64), default=2, help="most of a request")
@@ -131,6 +142,8 @@ def listening(host: str, port: int) -> socket.socket:
 
 def open_it(args: argparse.Namespace) -> Policy:
     """The model's folder or run, with the largest picture that this server takes."""
+    data = open_run(args.run, from_best=args.from_best).cfg.data if args.run else args
+    least, most = args.min_pixels or data.min_pixels, args.max_pixels or data.max_pixels
 
     def opened(most: int) -> Policy:
         return open_policy(
@@ -140,11 +153,11 @@ def open_it(args: argparse.Namespace) -> Policy:
             decoding=args.decoding,
             mesh=MeshConfig(args.fsdp, args.tensor),
             dtype=args.dtype,
-            min_pixels=args.min_pixels,
+            min_pixels=least,
             max_pixels=most,
         )
 
-    policy = opened(args.max_pixels)
+    policy = opened(most)
     largest = PIXELS.get(policy.layout.mesh.devices.flat[0].platform, _PIXELS)
     if not args.max_pixels and not args.bucket and policy.rules.max_pixels > largest:
         own = policy.rules.max_pixels

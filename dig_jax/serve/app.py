@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from dig_jax.config import PromptConfig
+from dig_jax.serve.asking import prompt_of
 from dig_jax.serve.chat import Serving, answer
 from dig_jax.serve.example import read_example
 from dig_jax.serve.http import Gone
@@ -149,7 +149,7 @@ async def _metrics(serving: Serving, request: Request) -> Response:
 
 
 async def _example(serving: Serving, request: Request) -> Response:
-    return JSONResponse(read_example(PromptConfig().question))
+    return JSONResponse(read_example(prompt_of(serving.policy).question))
 
 
 async def _page(serving: Serving, request: Request) -> Response:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dig_jax.config import PromptConfig
 from dig_jax.engine.jobs import Asked, Group, cut_prompt, seed_words
 from dig_jax.inputs.images import prepare, target_size
 from dig_jax.inputs.picture_files import read_picture
@@ -57,6 +58,11 @@ def make_question(
     return Question(group, shape, len(ids) + expanded, opens_thought(policy.processor, ids))
 
 
+def prompt_of(policy: Policy) -> PromptConfig:
+    """How a run was asked in its training; the recipe's where there is no run."""
+    return policy.trained.cfg.prompt if policy.trained else PromptConfig()
+
+
 def _opened(data: bytes, where: str):
     try:
         return read_picture(data)
@@ -75,7 +81,8 @@ def _render(policy: Policy, turns: list[dict], pictures: int) -> list[int]:
     config = policy.layout.model
     try:
         with _TOKENIZER:
-            ids = render_turns(policy.processor, turns)
+            named = prompt_of(policy).add_vision_id
+            ids = render_turns(policy.processor, turns, add_vision_id=named)
         check_ids(ids, config.text.vocab, "messages", policy.processor)
     except ValueError as error:
         raise Refused(400, str(error), param="messages", code="invalid_value") from error

@@ -37,5 +37,11 @@ class Refused(Exception):
 
     def body(self) -> dict[str, Any]:
         kind = _TYPES.get(self.status, "invalid_request_error")
-        told = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        param = None if self.param is None else _sayable(self.param)
+        told = {"message": _sayable(self.message), "type": kind, "param": param, "code": self.code}
         return {"error": told}
+
+
+def _sayable(text: str) -> str:
+    """A text that UTF-8 can say: a request's own words may hold halves of surrogate pairs."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -228,6 +228,22 @@ def test_a_mesh_answers_alike(shape):
     assert_sampled(answers(make_groups(9)[0], on=on, params=params))
 
 
+@pytest.mark.slow
+def test_no_order_of_programs_compiles_another_on_a_mesh():
+    """Whether rows end, are let go, or both, slots lie where every program takes them."""
+    where = layout("model", 2, 2)
+    on, params = make_engine(where, slots=4, answer=MOST), jax.device_put(tiny(), where.shardings)
+    for left in (0, 1, 4, 0):
+        batches = jobs.batches(CONFIG, make_groups(9)[0], SHAPES, ROWS)
+        more = lambda idle, batches=batches: next(batches, None)  # noqa: E731
+        watch = lambda going, left=left: [one.tag for one in going][:left]  # noqa: E731
+        how = {"rows": ROWS, "chunk": 3, "room": 128, "watch": watch}
+        ended = len(list(loop.answer_all(on, where, params, more, **how)))
+        assert ended > 0 or left
+    programs = {"see": len(SHAPES), "admit": 1, "decode": 1, "release": 1, "start": 1}
+    assert {name: getattr(on, name)._cache_size() for name in programs} == programs
+
+
 def test_slots_that_the_mesh_does_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"5 rows at a time are no multiple of mesh.fsdp=2; use 4"):
         make_engine(layout("model", 2, 1), slots=5, answer=4)

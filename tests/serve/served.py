@@ -21,17 +21,21 @@ CANVAS, TOKENS = (64, 96), 192
 NAME = "tiny"
 
 
-def make_serving(*, key=None, slots=SLOTS, queue=QUEUE, hosts=()):
-    policy = open_policy(
+def make_policy(mesh=MeshConfig(1, 1)):  # noqa: B008  (frozen)
+    return open_policy(
         str(ASSETS),
         None,
         from_best=False,
         decoding="checkpoint",
-        mesh=MeshConfig(1, 1),
+        mesh=mesh,
         dtype="float32",
         min_pixels=0,
         max_pixels=0,
     )
+
+
+def make_serving(policy=None, *, key=None, slots=SLOTS, queue=QUEUE, hosts=()):
+    policy = policy or make_policy()
     shapes = server.shapes_of(policy, [(CANVAS, TOKENS)], 2)
     how = {"slots": slots, "queue": queue, "most": MOST, "pictures": 2}
     return server.make_serving(policy, shapes, name=NAME, key=key, hosts=frozenset(hosts), **how)
@@ -49,7 +53,7 @@ def serving_at(serving, *, wait=True):
     thread.start()
     try:
         if wait:
-            assert ready.wait(300)
+            assert ready.wait(800)
             assert not failures, failures
         while not web.started:
             time.sleep(0.01)
@@ -64,7 +68,7 @@ def serving_at(serving, *, wait=True):
 
 
 def client(address, key="none"):
-    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=120)
+    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=300)
 
 
 def file_of(picture: np.ndarray, kind="PNG", **how) -> bytes:
