@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from configs import ablations, tiny_cpu
+from dig_jax.common import typed
 from dig_jax.config import (
     CheckpointConfig,
     Config,
@@ -34,6 +35,14 @@ from tests.tiny_model import ASSETS, make_tiny, small_base
 
 ARMS = ROOT / "configs" / "ablations.py"
 BASE = tiny_cpu.get_config()
+
+
+@pytest.mark.parametrize("mode", runs.MODES)
+def test_the_shipped_config_is_scored_by_every_mode(mode):
+    """Also on the splits that it is validated on."""
+    exam = plan.exam_of(tiny_cpu.get_config(), "runs/x")
+    scored = typed.override(exam, runs.MODES[mode])
+    assert scored.data.eval_split in (exam.data.eval_split, f"test_{mode}")
 
 
 def draws(config: Config) -> dict[str, float]:

@@ -97,10 +97,14 @@ def make_plan(
 
 
 def exam_of(base: Config, run_dir: Path | str) -> Config:
-    """How every policy is scored: the base's config with the full reward's weights."""
+    """How every policy is scored: the base's config with the full reward's weights.
+
+    Splits that it is validated on beside its own are left out: a mode may score one of them.
+    """
     full = {name: getattr(RewardConfig(), name) for name in ("w_format", "w_f1", "w_iou")}
     reward = dataclasses.replace(base.reward, **full)
-    return dataclasses.replace(base, reward=reward, run_dir=str(run_dir))
+    scored = dataclasses.replace(base.eval, splits=(), controls="")
+    return dataclasses.replace(base, reward=reward, eval=scored, run_dir=str(run_dir))
 
 
 def with_steps(base: Config, steps: int) -> Config:
