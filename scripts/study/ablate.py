@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         for config in {run.arm: run.config for run in plan.runs}.values():
             check_data(config)
         for mode in args.modes:
-            check_data(typed.override(plan.base, runs.MODES[mode]))
+            check_data(typed.override(exam_of(plan.base, plan.root), runs.MODES[mode]))
         write_configs(plan)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
