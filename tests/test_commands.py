@@ -156,10 +156,7 @@ TESTED = {
     "python -m scripts.study.through_lmms_eval --lmms PYTHON --root data/questions --out "
     "runs/lmms": "tests/scripts/test_through_lmms_eval.py",
 }
-TESTED |= {
-    f"python -m dig_jax.serve --source assets/tiny_qwen3vl{more}": "tests/serve/test_command.py"
-    for more in ("", " --max-pixels 6144")
-}
+TESTED["python -m dig_jax.serve --source assets/tiny_qwen3vl"] = "tests/serve/test_command.py"
 TESTED |= dict.fromkeys(
     (
         "python -m dig_jax.predict a.png b.jpg --source FOLDER --out boxes.png",
@@ -182,6 +179,7 @@ python -m dig_jax.data make --preset paper --root data/paper --shards "$JOB_COMP
 python -m dig_jax.serve --source FOLDER --bucket 1024x768:2048 --pictures 2 --batch 16 --max-tokens 8192
 python -m dig_jax.serve --source FOLDER --host 0.0.0.0 --api-key-file key.txt
 python -m dig_jax.serve --run runs/mine --from-best --port 8001
+python -m dig_jax.serve --run runs/quickstart-1 --max-pixels 6144
 python -m dig_jax.convert import --source models/Qwen3-VL-8B-Thinking --out models/8b --dtype bfloat16
 python -m dig_jax.convert export --run gs://BUCKET/runs/pod_8b --out hf/pod_8b --dtype bfloat16
 python -m dig_jax.convert export --run runs/mid/grpo --out runs/mid/hf --dtype bfloat16
