@@ -2,9 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dig_jax import ask
+from dig_jax.config import PromptConfig
+from tests import ROOT
 from tests.serve.served import (
     MOST,
     NAME,
@@ -19,8 +23,15 @@ from tests.serve.served import (
 )
 from tests.tiny_model import ASSETS
 
-PAIR = file_of(noise(0)), file_of(noise(1))
-WORDS = "Box the differences."
+
+def example(side: str) -> np.ndarray:
+    """The page's own picture at the base's size: asked as it was trained, it tells boxes."""
+    with Image.open(ROOT / "dig_jax" / "serve" / f"example_{side}.png") as picture:
+        return np.asarray(picture.convert("RGB").resize((96, 64)))
+
+
+PAIR = file_of(example("a")), file_of(example("b"))
+WORDS = PromptConfig().question
 
 
 pytestmark = pytest.mark.slow  # a server of its own is compiled
@@ -154,7 +165,7 @@ def test_formats_that_ask_reads_are_read(api):
     right = told(chat(api))
     for kind in ("BMP", "TIFF", "WEBP"):
         lossless = {"lossless": True} if kind == "WEBP" else {}
-        files = [file_of(noise(n), kind, **lossless) for n in range(2)]
+        files = [file_of(example(side), kind, **lossless) for side in "ab"]
         assert told(chat(api, asked(*files, text=WORDS))) == right, kind
 
 
