@@ -41,7 +41,6 @@ from dig_jax.inputs.prompt import check_ids, decode_answers, opens_thought, rend
 from dig_jax.pictures.prediction import prediction_sheet
 from dig_jax.reward.parse import Parsed, parse
 from dig_jax.run.policy import Policy, answer_room, open_policy
-from dig_jax.run.trained import open_run
 
 UNREAD = 3  # exit status
 _CHUNK = 32  # tokens after which the host looks
@@ -120,8 +119,6 @@ def find(args: argparse.Namespace) -> list[PairFiles]:
 def prepare_pairs(args: argparse.Namespace) -> tuple[list[PairFiles], Policy, Questions]:
     """Finds and decodes every picture and checks every prompt; no weights yet."""
     pairs = find(args)
-    trained = open_run(args.run, from_best=args.from_best) if args.run else None
-    data = trained.cfg.data if trained else args
     policy = open_policy(
         args.source,
         args.run,
@@ -129,8 +126,9 @@ def prepare_pairs(args: argparse.Namespace) -> tuple[list[PairFiles], Policy, Qu
         decoding="greedy",
         mesh=MeshConfig(1, args.tensor),
         dtype="auto",
-        min_pixels=args.min_pixels or data.min_pixels,
-        max_pixels=args.max_pixels or data.max_pixels,
+        min_pixels=args.min_pixels,
+        max_pixels=args.max_pixels,
+        as_trained=True,
     )
     return pairs, policy, ask(args, pairs, policy)
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, fields, replace
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import NamedSharding, PartitionSpec
 
 from dig_jax.mesh import sharding
 from dig_jax.mesh.layout import Layout
@@ -155,9 +154,8 @@ def _placing(layout: Layout) -> Slots:
     """
     config, mesh = layout.rollout_model, layout.mesh
     rows = sharding.batch_sharding(mesh)
-    heads = "tensor" if config.text.kv_heads % mesh.shape["tensor"] == 0 else None
-    stacked = [None] * (config.layers != "unroll")
-    keys = NamedSharding(mesh, PartitionSpec(*stacked, "fsdp", heads))
+    stacked = config.layers != "unroll"
+    keys = sharding.cache_sharding(mesh, config.text.kv_heads, stacked=stacked, heads_first=True)
     held = Rows(k=keys, v=keys, place=rows, position=rows)
     names = [field.name for field in fields(Slots)]
     return Slots(**{name: held if name == "rows" else rows for name in names})

@@ -173,13 +173,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("fsdp"))
 
 
-def cache_sharding(mesh: Mesh, kv_heads: int, *, stacked: bool = True) -> NamedSharding:
+def cache_sharding(
+    mesh: Mesh, kv_heads: int, *, stacked: bool = True, heads_first: bool = False
+) -> NamedSharding:
     """Of keys and values f[L, B, _, K, ...]: over `fsdp`, and over `tensor` if that divides K.
 
-    stacked  whether there is a dimension L
+    stacked      whether there is a dimension L
+    heads_first  f[L, B, K, _, ...], as `model.rows` has them
     """
     heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
-    return NamedSharding(mesh, PartitionSpec(*[None] * stacked, "fsdp", None, heads))
+    inner = (heads,) if heads_first else (None, heads)
+    return NamedSharding(mesh, PartitionSpec(*[None] * stacked, "fsdp", *inner))
 
 
 def spread(tree: Any, mesh: Mesh) -> Any:

@@ -82,6 +82,7 @@ def open_policy(
     dtype: str,
     min_pixels: int,
     max_pixels: int,
+    as_trained: bool = False,
 ) -> Policy:
     """Checks and binds everything but the weights.
 
@@ -89,6 +90,8 @@ def open_policy(
     decoding      of DECODINGS
     mesh          of the first devices, where there are more
     dtype         "auto": bfloat16 where there is an accelerator
+    min_pixels, max_pixels   of a resized picture; 0: the checkpoint's
+    as_trained    0 pixels mean the run's own limits, where there is a run
 
     Raises FileNotFoundError or ValueError naming the field or file.
     """
@@ -113,7 +116,11 @@ def open_policy(
     cfg = Config(model=way, mesh=mesh, rollout=rollout, **batches)
     layout = Layout(cfg, on, session.open_model(cfg, folder, platform))
     local = str(local_companions(folder))
-    limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    own = trained.cfg.data if trained and as_trained else None
+    limits = {
+        "min_pixels": min_pixels or (own.min_pixels if own else 0),
+        "max_pixels": max_pixels or (own.max_pixels if own else 0),
+    }
     rules = session.image_rules(local, layout.model, **limits)
     how = PRESETS.get(decoding) or read_decoding(local)
     facts = {"decoding": str(how), "dtype": dtype, **_facts(folder, trained)}

@@ -23,7 +23,6 @@ from pathlib import Path
 from dig_jax.common.commandline import bucket_of, clear_errors, path_of, place_of, within
 from dig_jax.config import MeshConfig
 from dig_jax.run.policy import DECODINGS, Policy, answer_room, open_policy
-from dig_jax.run.trained import open_run
 
 MOST = 4096  # tokens of an answer, where the model's context has room for them
 PIXELS = {"cpu": 2**17}  # of a resized picture, where neither user nor checkpoint say less
@@ -142,8 +141,6 @@ def listening(host: str, port: int) -> socket.socket:
 
 def open_it(args: argparse.Namespace) -> Policy:
     """The model's folder or run, with the largest picture that this server takes."""
-    data = open_run(args.run, from_best=args.from_best).cfg.data if args.run else args
-    least, most = args.min_pixels or data.min_pixels, args.max_pixels or data.max_pixels
 
     def opened(most: int) -> Policy:
         return open_policy(
@@ -153,11 +150,12 @@ def open_it(args: argparse.Namespace) -> Policy:
             decoding=args.decoding,
             mesh=MeshConfig(args.fsdp, args.tensor),
             dtype=args.dtype,
-            min_pixels=least,
+            min_pixels=args.min_pixels,
             max_pixels=most,
+            as_trained=True,
         )
 
-    policy = opened(most)
+    policy = opened(args.max_pixels)
     largest = PIXELS.get(policy.layout.mesh.devices.flat[0].platform, _PIXELS)
     if not args.max_pixels and not args.bucket and policy.rules.max_pixels > largest:
         own = policy.rules.max_pixels
