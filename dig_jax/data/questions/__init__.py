@@ -13,6 +13,7 @@ twins        two nearly equal pictures: one question with two answers
 kinds        all of them by name; a record's questions
 balance      as many of each answer; letters in equal parts
 formats      questions as rows of the benchmarks' own files; files: these on a disk
+shown        what every picture shows, for labels
 suite        splits become a folder of all of them; apart: no scene that was trained on
 command      the verb
 

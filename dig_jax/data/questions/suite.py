@@ -2,6 +2,7 @@
 
 OUT/pope/test-00000-of-00001.parquet   and so on, see `formats.TABLES`
 OUT/asked.jsonl                        a line per row of them: its pair, things and answer
+OUT/things.jsonl                       a line per picture: what it shows, where
 OUT/questions.json                     seed, sources, counts, digests of files and pictures
 """
 
@@ -33,8 +34,9 @@ from dig_jax.data.questions import apart, files, gather, sight
 from dig_jax.data.questions.asked import Asked
 from dig_jax.data.questions.balance import Offer, chosen, lettered
 from dig_jax.data.questions.formats import TABLES, Table
+from dig_jax.data.questions.shown import write_things
 
-MANIFEST, ASKED = "questions.json", "asked.jsonl"
+MANIFEST, ASKED, THINGS = "questions.json", "asked.jsonl", "things.jsonl"
 _AGAIN = "make them again with `python -m dig_jax.data questions --overwrite`"
 _RULES = (
     *("COLORED_PX", "COLORED_AREA", "CLEAR_PX", "CLEAR_AREA", "CLEAR_SHARE"),
@@ -159,7 +161,7 @@ def _choose(offers: dict[str, list[Offer]], seed: int) -> dict[str, list[Offer]]
 
 
 def _write(out: Path, picked: dict[str, list[Offer]], corpus: gather.Corpus) -> dict:
-    """All tables and `ASKED`; returns what they hold."""
+    """All tables, `ASKED` and `THINGS`; returns what they hold."""
     counts, numbers = {}, Counter()
     with (out / ASKED).open("w", encoding="utf-8") as log:
         for table in TABLES:
@@ -170,6 +172,8 @@ def _write(out: Path, picked: dict[str, list[Offer]], corpus: gather.Corpus) -> 
             else:
                 files.write_lines(path, rows)
             counts[table.path] = _counts([one.asked for one in picked[table.path]])
+    asked = {one.pair for some in picked.values() for one in some}
+    write_things(out / THINGS, tuple(corpus.places[pair] for pair in sorted(asked)))
     return counts
 
 

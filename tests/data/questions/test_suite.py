@@ -17,6 +17,7 @@ from dig_jax.data.questions import files, gather, suite
 from dig_jax.data.questions.formats import TABLES
 from dig_jax.data.questions.kinds import KINDS
 from dig_jax.inputs.picture_files import upright_size
+from dig_jax.lessons.shown import read_things, things_of
 from tests.corpora import plain_pair, write_split
 from tests.data.questions.planned import LOOK, pair_of, plan_of, planned
 
@@ -105,6 +106,21 @@ def test_boxes_are_those_of_the_masks_in_thousandths(out):
     assert len(questions) == len(targets)
     for question, target in zip(questions, targets, strict=True):
         np.testing.assert_allclose(question.target, target, atol=1e-3)
+
+
+def test_what_every_picture_shows_is_found_by_its_questions_and_boxes_what_they_box(out):
+    """By a file's name and by its bytes; an expression's box is that of one of its things."""
+    known = read_things(str(out))
+    for name in NAMES:
+        if name != "mmvp":
+            assert all(things_of(q.pictures, known) for q in read_questions(out, name)[0])
+    for question in read_questions(out, "refcoco_val")[0]:
+        boxes = [1000 * one.box for one in things_of(question.pictures, known)]
+        assert any(np.allclose(box, question.target, atol=1e-3) for box in boxes)
+
+
+def test_a_folder_without_what_its_pictures_show_has_none_of_it(tmp_path):
+    assert read_things(str(tmp_path)) == {}
 
 
 def test_pictures_are_the_records_own_bytes(root, out):
