@@ -2,13 +2,17 @@
 
 An arm is a function from the base to its own Config; its docstring is what reports call it. What
 an arm does not name stays the base's: model, pairs per step, answers, rate, KL, steps.
-`full` stands in both studies and is trained once.
+`full` stands in both studies and is trained once. All spend the same, but for `mixed`, whose pairs
+have longer answers.
 """
 
 import dataclasses
 import itertools
 
 from dig_jax.config import REWARD_PRESETS, Config, Stage
+
+# Of a true answer to a pair of each bucket, on average: one box is 20, each further one 18.
+TOKENS = {"single": 20.0, "dual": 38.0, "mixed": 38.0}
 
 
 def format_only(base: Config) -> Config:
@@ -52,6 +56,15 @@ def shuffled(base: Config) -> Config:
     return _staged(base, Stage(until=base.steps, weights=shares))
 
 
+def mixed(base: Config) -> Config:
+    """mixed pairs from the first step, for as many tokens of answers"""
+    stages = base.curriculum.stages
+    tokens = [length * _tokens(stage) for length, stage in zip(_lengths(base), stages, strict=True)]
+    only = Stage(until=round(sum(tokens) / TOKENS["mixed"]), weights={"mixed": 1.0})
+    curriculum = dataclasses.replace(base.curriculum, stages=(only,))
+    return dataclasses.replace(_rewarded(base, "full"), steps=only.until, curriculum=curriculum)
+
+
 def backwards(base: Config) -> Config:
     """the stages reversed: mixed, dual, single"""
     ends = itertools.accumulate(reversed(_lengths(base)))
@@ -62,9 +75,10 @@ def backwards(base: Config) -> Config:
 # Each study's arms, in the order of its table; differences are taken from REFERENCE.
 STUDIES = {
     "table4": (format_only, with_iou, with_f1, full),
-    "curriculum": (single, single_dual, full, shuffled, backwards),
+    "curriculum": (single, single_dual, full, shuffled, backwards, mixed),
 }
 REFERENCE = full
+EQUAL = ("pairs_per_step", "rollout", "model")  # and steps, but for `mixed`
 
 
 def _rewarded(base: Config, preset: str) -> Config:
@@ -78,6 +92,12 @@ def _staged(base: Config, *stages: Stage) -> Config:
     full_reward = _rewarded(base, "full")
     curriculum = dataclasses.replace(base.curriculum, stages=stages)
     return dataclasses.replace(full_reward, curriculum=curriculum)
+
+
+def _tokens(stage: Stage) -> float:
+    """Of a true answer to a pair of the stage, on average."""
+    whole = sum(stage.weights.values())
+    return sum(TOKENS[bucket] * weight / whole for bucket, weight in stage.weights.items())
 
 
 def _lengths(base: Config) -> list[int]:

@@ -48,7 +48,7 @@ def get_config() -> Config:
             questions_per_step=32,
             questions_root="data/base_questions",
             # more of what takes longest to learn: to find the one thing that is meant
-            questions="refcoco_val*6,vstar*2,here",
+            questions="refcoco_val*4,cvbench*2,vsr*2,here",
             augment=True,
             choice=3.0,
             changed_weight=1.0,
@@ -59,7 +59,14 @@ def get_config() -> Config:
         optim=OptimConfig(rate=1e-3, warmup=50, schedule="wsd", decay=0.3, b2=0.98),
         curriculum=CurriculumConfig(stages=(Stage(until=STEPS, weights={"base": 1.0}),)),
         # scored along the way, and chooses nothing
-        eval=EvalConfig(pairs=300, batch=50, samples=2, every=500, modes=("greedy", "sampled")),
+        eval=EvalConfig(
+            pairs=300,
+            batch=50,
+            samples=2,
+            every=500,
+            at_start=False,
+            modes=("greedy", "sampled"),
+        ),
         # all are kept: what is shipped is the one of step 3,500
         checkpoint=CheckpointConfig(every=100, keep=40, best=""),
     )

@@ -50,7 +50,7 @@ SHORT_SFT = " ".join(
     for setting in """
     steps=3 curriculum.stages.0.until=3 pairs_per_step=2 optim.warmup=1 eval.pairs=2 eval.batch=2
     eval.samples=1 checkpoint.every=3 sft.changed_layer=0 sft.rank_layer=1 sft.things_layer=1
-    sft.asked_layer=0 sft.meant_layer=1
+    sft.asked_layer=0 sft.meant_layer=1 sft.told_layer=1
     """.split()
 )  # the base of `folder` has two blocks
 NUMPY = "--set look.renderer=numpy --workers 1"
@@ -150,6 +150,10 @@ TESTED = {
     "--group 8 --length 900": "tests/tpu/test_tpu_readme.py",
     "python3 -m scripts.bench.gpu --out OUT": "tests/scripts/test_bench_gpu.py",
     "python -m scripts.study.ablate": "tests/scripts/test_ablation.py",
+    "python -m scripts.study.strengths --bases runs/tiny_base --at 1000 2000 3500 4000 --root "
+    "runs/strengths --seeds 0 1 2 --jobs 2 --results docs/results/strengths.md": (
+        "tests/scripts/test_strengths.py"
+    ),
     "python -m scripts.study.kill": "tests/scripts/test_kill_campaign.py",
     "python -m scripts.study.fuzz_config": "tests/scripts/test_fuzz_config.py",
     "python -m dig_jax.evaluate": "tests/test_train.py",

@@ -37,6 +37,7 @@ class SftConfig:
     things_layer: int = number(1, least=0, most=1000)  # that says what stands there
     asked_layer: int = number(1, least=0, most=1000)  # that says which words were read
     meant_layer: int = number(2, least=0, most=1000)  # that says what they mean, and where it is
+    told_layer: int = number(3, least=0, most=1000)  # that says what the question decides
     first_row: int = number(94, **_ROW)  # first row of the vocabulary that they use (5)
 
     # (1) As `dig_jax.benchmark` reads them: RefCOCO's training split, or what `data questions
@@ -44,10 +45,11 @@ class SftConfig:
     # (2) Labels stay true. Questions about pictures are not mirrored: they tell left from right.
     # (3) A model of a million parameters learns nothing for hours where all of them weigh alike.
     # (4) Dense labels, for a cold start: no other part of the loss reaches a cell directly.
-    # (5) Bytes that no text in ASCII has, in a byte-level vocabulary as Qwen's: 118 of the 124 from
+    # (5) Bytes that no text in ASCII has, in a byte-level vocabulary as Qwen's: 131 of the 138 from
     #     it on.
     # (6) NAME*3 asks each question of a benchmark three times in an epoch.
-    # (7) By the token from which its answer starts; words of the rendered scenes alone.
+    # (7) By the token from which its answer starts and by the last word of what it names; words of
+    #     the rendered scenes alone. Where things lie: from `things.jsonl` of the questions' folder.
 
     def __post_init__(self):
         typed.check_fields(self, "sft")

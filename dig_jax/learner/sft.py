@@ -117,14 +117,13 @@ def make_lessons_loss(cfg: SftConfig, config: ModelConfig, slots: Sequence[np.nd
         def cells_at(layer):
             return [states[layer][:, places] for places in slots]
 
-        def ends_at(layer):
-            ends = (lesson.prompt.length - 1)[:, None, None]
-            return jnp.take_along_axis(states[layer], ends, axis=1)[:, 0]
+        def spots_at(layer):
+            return jnp.take_along_axis(states[layer], lesson.asked.places[..., None], axis=1)
 
         if lesson.cells is not None:
             return answer, *of_cells(read, cells_at, lesson.cells, counts["cells"])
         if lesson.asked is not None:
-            return answer, *of_asked(read, ends_at, lesson.asked, counts["asked"])
+            return answer, *of_asked(read, spots_at, lesson.asked, counts["asked"])
         return answer, jnp.float32(0), {}
 
     def loss(params: Params, lessons: Lessons, counts: dict):

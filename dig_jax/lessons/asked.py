@@ -1,45 +1,154 @@
-"""What a question about a rendered scene asks for: dense labels, from its words and its answer."""
+"""What a question about a rendered scene asks for: dense labels, from its words and its picture.
+
+Labels are for spots of a prompt: its end, the last word of every thing that the question names, and
+that of every option.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 
 from dig_jax.benchmarks.question import Question
 from dig_jax.benchmarks.values import LETTERS
-from dig_jax.learner.asked import Asked
-from dig_jax.learner.cells import THINGS, UNKNOWN
-from dig_jax.lessons.cells import LOOKS, bins_of
+from dig_jax.learner.asked import SPOTS, Asked
+from dig_jax.learner.cells import NAMED, RANKS, UNKNOWN
+from dig_jax.lessons.cells import KINDS, bins_of
+from dig_jax.lessons.shown import Thing
 
-_WORDS = {**LOOKS, "size": ("medium", "large")}  # in the order of THINGS
-_WORD = re.compile(r"[a-z]+")
+_TOLD = {  # words of each of TOLD
+    "aside": ("left", "right"),
+    "ahead": ("behind", "front"),
+    "number": ("1", "2", "3", "4"),
+    "truth": ("no", "yes"),
+}
+_WORD = re.compile(r"[a-z]+|[1-4]\b")
+_ADJECTIVES = "|".join(word for name in ("size", "color", "material") for word in KINDS[name])
+_NAME = re.compile(rf"\b((?:{_ADJECTIVES}) )*({'|'.join(KINDS['shape'])}|object)s?\b")
+_OPTION = re.compile(
+    r"^(?:[A-Z]\.|\([A-Z]\)) ([^<\n]+)", re.M
+)  # "A. red", and CV-Bench's "(A) red"
+_APART = 0.04  # of a picture's side: from there on one thing lies beside another, or before it
+_NONE = np.full(4, UNKNOWN)
 
 
-def labels_of(question: Question) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """words i32[4], meant i32[4] and bins i32[4], as `learner.asked.Asked` has them.
+def labels_of(question: Question, pieces: Sequence[str], things: Sequence[Thing] = ()) -> Asked:
+    """Asked of one question, i32 without the first axis; `places` count tokens of `pieces`.
 
-    Words are read before the options. A word of a kind is known where the question has no other of
-    its kind: of two cubes nothing is told. The thing that is meant looks as the words say, where it
-    is boxed or where the answer is yes. Where the answer is a look that the question does not name,
-    it has that one too.
+    pieces  the text of every token of its prompt
+    things  what its picture shows; nothing where nobody knows
     """
-    said = set(_WORD.findall(question.prompt.partition("Options:")[0].lower()))
-    words = np.array([_only(values, said) for values in _WORDS.values()])
-    nothing, nowhere = np.full(len(THINGS), UNKNOWN), np.full(4, UNKNOWN)
-    if question.kind == "box":
-        return words, words, bins_of(np.array(question.target) / 1000)
-    if question.kind == "yes_no":
-        return words, words if question.target == "yes" else nothing, nowhere
-    answer = question.options[LETTERS.index(question.target)].lower()
-    looks = np.array([_only(values, {answer} - said) for values in _WORDS.values()])
-    is_look = (looks != UNKNOWN).any()
-    return words, np.where(looks == UNKNOWN, words, looks) if is_look else nothing, nowhere
+    text = "".join(pieces)
+    options = [*_OPTION.finditer(text)]
+    asked = text[: options[0].start()] if options else text
+    names = [name for name in _NAME.finditer(asked) if _looks(name[0]).max() != UNKNOWN]
+    meant = [_the_one(_looks(name[0]), things) for name in names]
+    said = _values(KINDS | _TOLD, _words(question.prompt[: _question_ends(question)]))
+    rows = [(len(text), said, *_of_end(question, meant, said[:4]), UNKNOWN, UNKNOWN)]
+    for place, (name, one) in enumerate(zip(names, meant, strict=True)):
+        words = np.append(_looks(name[0]), _NONE)
+        rows.append((name.end(), words, *_of_thing(one), min(place, NAMED - 1), UNKNOWN))
+    for letter, option in enumerate(options):
+        words = _values(KINDS | _TOLD, _words(option[1]))
+        one = _the_one(words[:4], things) if _NAME.fullmatch(option[1]) else None
+        rows.append((option.end(), words, *_of_thing(one), UNKNOWN, min(letter, RANKS - 1)))
+    told = _decided(question, meant)
+    return _laid_out(rows, [*accumulate(map(len, pieces))], told)
 
 
-def stack_asked(questions: Sequence[Question]) -> Asked:
+def stack_asked(labels: Sequence[Asked]) -> Asked:
     """Asked of B questions."""
-    columns = zip(*map(labels_of, questions), strict=True)
+    columns = zip(*(vars(one).values() for one in labels), strict=True)
     return Asked(*(np.stack(column).astype(np.int32) for column in columns))
+
+
+def _laid_out(rows: list[tuple], ends: list[int], told: np.ndarray) -> Asked:
+    """As many spots as there is room for, the end first.
+
+    rows  (place in the text, words, meant, bins, named, letter) of each
+    ends  of the tokens in the text
+    """
+    blank = (0, np.append(_NONE, _NONE), _NONE, _NONE, UNKNOWN, UNKNOWN)
+    rows = rows[:SPOTS] + [blank] * (SPOTS - len(rows))
+    places = [int(np.searchsorted(ends, row[0])) for row in rows]
+    return Asked(np.array(places), *map(np.array, [*zip(*rows, strict=True)][1:]), told)
+
+
+def _question_ends(question: Question) -> int:
+    """Where the options of its prompt begin."""
+    option = _OPTION.search(question.prompt)
+    return option.start() if option else len(question.prompt)
+
+
+def _of_end(
+    question: Question, named: list[Thing | None], words: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """meant and bins of the token from which the answer starts.
+
+    words  i32[4]: of a kind is known where the question has no other of its kind
+
+    Where it names one thing that thing is meant, where it boxes one or says yes one that looks as
+    its words say; a look that is asked for is one of it.
+    """
+    meant, bins = _of_thing(named[0]) if len(named) == 1 else (_NONE, _NONE)
+    if question.kind == "box":
+        return np.where(meant == UNKNOWN, words, meant), bins_of(np.array(question.target) / 1000)
+    if question.kind == "yes_no":
+        is_there = len(named) == 1 and question.target == "yes"
+        return np.where(meant == UNKNOWN, words, meant) if is_there else _NONE, bins
+    asked = _words(question.prompt[: _question_ends(question)])
+    looks = _values(KINDS, _words(_answer(question)) - asked)
+    told = np.where(looks == UNKNOWN, words, looks) if (looks != UNKNOWN).any() else _NONE
+    return np.where(meant == UNKNOWN, told, meant), bins
+
+
+def _decided(question: Question, named: list[Thing | None]) -> np.ndarray:
+    """i32[4], as TOLD: how the first thing lies to the second, how many there are, whether any."""
+    told = np.append(_sides(named), [UNKNOWN, UNKNOWN])
+    if question.kind == "letter":
+        said = _values(_TOLD, _words(_answer(question)))
+        return np.where(said == UNKNOWN, told, said)
+    if question.kind == "yes_no" and len(named) == 1:
+        told[3] = question.target == "yes"
+    return told
+
+
+def _answer(question: Question) -> str:
+    return question.options[LETTERS.index(question.target)]
+
+
+def _of_thing(thing: Thing | None) -> tuple[np.ndarray, np.ndarray]:
+    """What is known of a thing, and the bins of its box."""
+    return (thing.looks, bins_of(thing.box)) if thing else (_NONE, _NONE)
+
+
+def _the_one(words: np.ndarray, things: Sequence[Thing]) -> Thing | None:
+    """The one thing that looks as words say; None where there are others, or none."""
+    fitting = [one for one in things if np.all((words == UNKNOWN) | (words == one.looks))]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _sides(named: list[Thing | None]) -> np.ndarray:
+    """i32[2]: 0 where the first thing is left of the second, and 0 where it is behind it."""
+    if len(named) < 2 or None in named[:2]:
+        return np.full(2, UNKNOWN)
+    (x0, _, x1, bottom), (other_x0, _, other_x1, other_bottom) = (one.box for one in named[:2])
+    apart = np.array([(x0 + x1 - other_x0 - other_x1) / 2, bottom - other_bottom])
+    return np.where(np.abs(apart) < _APART, UNKNOWN, apart > 0)
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
+
+
+def _looks(text: str) -> np.ndarray:
+    return _values(KINDS, _words(text))
+
+
+def _values(kinds: Mapping[str, Sequence[str]], said: set[str]) -> np.ndarray:
+    """i32[kinds] of words: of each kind the one that is said, if it is one."""
+    return np.array([_only(values, said) for values in kinds.values()])
 
 
 def _only(values: Sequence[str], said: set[str]) -> int:

@@ -12,6 +12,8 @@ from dig_jax.learner.cells import BINS, RANKS, ROWS, THINGS, UNKNOWN, Cells
 COVERED = 0.12  # share of a cell that a box or a thing must cover to be what the cell shows
 LARGE = 0.7  # scene units: the radius from which a thing is called large
 LOOKS = {"shape": SHAPES, "color": tuple(COLORS), "material": MATERIALS}
+# Words of each of THINGS.
+KINDS = {name: {**LOOKS, "size": ("medium", "large")}[name] for name in THINGS}
 _NOTHING = len(SHAPES)  # the value of "shape" where nothing stands
 
 
@@ -20,7 +22,11 @@ def check_labels(cfg: SftConfig, *, layers: int, vocab: int) -> None:
 
     layers, vocab  of its text decoder: JAX would read the last one in place of one beyond
     """
-    read = {"changed": ("changed", "rank"), "things": ("things",), "asked": ("asked", "meant")}
+    read = {
+        "changed": ("changed", "rank"),
+        "things": ("things",),
+        "asked": ("asked", "meant", "told"),
+    }
     for weight, names in read.items():
         for name in names if getattr(cfg, f"{weight}_weight") else ():
             field, value = f"sft.{name}_layer", getattr(cfg, f"{name}_layer")

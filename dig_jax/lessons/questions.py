@@ -21,10 +21,12 @@ from dig_jax.inputs.images import ImageRules, Size, prepare, target_size
 from dig_jax.inputs.picture_files import read_picture
 from dig_jax.inputs.prompt import Processor, check_ids, prompt_of_ids, render
 from dig_jax.inputs.shapes import Shape, fewest, rounded
+from dig_jax.learner import asked as labels
 from dig_jax.learner.sft import Lesson
 from dig_jax.lessons import answers
-from dig_jax.lessons.asked import stack_asked
+from dig_jax.lessons.asked import labels_of, stack_asked
 from dig_jax.lessons.augment import dimmed
+from dig_jax.lessons.shown import read_things, things_of
 from dig_jax.model.config import ModelConfig
 
 _DRAW, _ORDER = 1, 2  # of this file's random numbers
@@ -76,6 +78,8 @@ class QuestionLessons:
         members = (np.flatnonzero(np.equal(which, n)) for n in range(len(self.shapes)))
         self._of_shape = [np.repeat(some, times[some]) for some in members]
         self._kept, self._room = {}, _ROOM
+        self._piece = functools.cache(lambda token: processor.tokenizer.decode([token]))
+        self._shown = read_things(cfg.sft.questions_root) if cfg.sft.asked_weight else {}
         self.order = functools.lru_cache(maxsize=2)(self._order)
 
     def __len__(self) -> int:
@@ -100,7 +104,7 @@ class QuestionLessons:
             images=on_canvas(pictures, Bucket(shape.canvas, shape.prefix, shape.images)),
             tokens=answers.padded([row.answer for row in rows], shape.suffix, np.int32),
             weight=answers.padded([row.weight for row in rows], shape.suffix, np.float32),
-            asked=stack_asked([row.question for row in rows])
+            asked=stack_asked([self._labels(row) for row in rows])
             if self._cfg.sft.asked_weight
             else None,
         )
@@ -118,6 +122,16 @@ class QuestionLessons:
     @property
     def _rows(self) -> int:
         return self._cfg.sft.questions_per_step
+
+    def _labels(self, asked: Asked) -> labels.Asked:
+        """Its dense labels, with places in the prompt as the model reads it."""
+        things = things_of(asked.question.pictures, self._shown)
+        found = labels_of(asked.question, [self._piece(i) for i in asked.ids], things)
+        cell, places = self._model.vision.cell, found.places
+        at = np.flatnonzero(np.equal(asked.ids, self._model.image_token))
+        for image, (height, width) in zip(at, asked.sizes, strict=True):
+            places = places + (found.places > image) * ((height // cell) * (width // cell) - 1)
+        return found.replace(places=places)
 
     def _pictures(self, asked: Asked, step: int, row: int) -> list[np.ndarray]:
         pictures = [

@@ -20,16 +20,18 @@ from dig_jax.model.specs import model_specs
 
 @dataclass(frozen=True)
 class Codes:
-    """Rows of an untied head by which states say what they show, or what they look for.
+    """Rows of an untied head by which states say what they show, look for or have decided.
 
-    rows   i32[n]  all of them
-    shown  i32[m]  what a cell shows
-    asked  i32[m]  what a question asks for, in the same order
+    rows   i32[n]           all of them
+    shown  i32[m] per kind  what a cell shows
+    asked  i32[m] per kind  what words ask for, in the same order
+    told   i32[m] per kind  what a question decides, and what an option says of it
     """
 
     rows: np.ndarray
-    shown: np.ndarray
-    asked: np.ndarray
+    shown: tuple[np.ndarray, ...]
+    asked: tuple[np.ndarray, ...]
+    told: tuple[np.ndarray, ...]
 
 
 def comparing_init(
@@ -44,7 +46,9 @@ def comparing_init(
 
     cells   merged rows and columns of each image; fixes how far B's positions lie after A's
     layers  text layers that start as a comparison
-    codes   the next layer starts as a search: what asks for a code reads what shows it
+    codes   the next three layers start as searches: what asks for a code reads what shows it; what
+            shows one (a thing that was found) reads what asks for it (an option that says so); what
+            is told a decision reads what says the same
     """
     specs = model_specs(config)
     params = init_params(specs, key=key, scale=1.0)
@@ -56,7 +60,11 @@ def comparing_init(
     # image B's positions all lie max(rows, cols) + 2 after image A's: the image and two markers
     _twin_attention(params["blocks"], config, shift=max(cells) + 2, layers=layers, draw=draw)
     if codes is not None:
-        _search_attention(params, config, codes, layer=layers, draw=draw)
+        turn = _write_codes(params["head"], codes, draw)
+        _search_attention(params["blocks"], config, turn, layer=layers, draw=draw)
+        ways = ((codes.shown, codes.asked), (codes.told, codes.told))
+        for layer, (query, key) in zip(range(layers + 1, config.text.layers), ways, strict=False):
+            _match_attention(params, config, query, key, layer=layer, draw=draw)
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
 
 
@@ -138,31 +146,83 @@ def _twin_attention(
         blocks["q_norm"][layer] = blocks["k_norm"][layer] = math.sqrt(2.0)
 
 
-def _search_attention(
-    params: Params, config: ModelConfig, codes: Codes, *, layer: int, draw: np.random.Generator
-) -> None:
-    """Even query heads look for what shows the code that they ask for, wherever it is, and add it.
+def _write_codes(head: np.ndarray, codes: Codes, draw: np.random.Generator) -> np.ndarray:
+    """Make the codes of a head orthogonal; returns the turn f64[D, D] of asked to shown ones."""
+    width, asked = len(head), np.concatenate(codes.asked)
+    turn = _orthonormal(width, width, draw)
+    free = np.setdiff1d(codes.rows, asked)
+    head[:, free] = 2 * _orthonormal(width, len(free), draw)
+    head[:, asked] = turn.T @ head[:, np.concatenate(codes.shown)]
+    return turn
 
-    Codes are orthogonal, an asked one is the shown one turned; the query projection turns back, so
-    that a token matches neither itself nor what is as it is. Keys lie in the slowest quarter of
-    the rotary frequencies, which tell places least.
+
+def _search_attention(
+    blocks: Params,
+    config: ModelConfig,
+    turn: np.ndarray,
+    *,
+    layer: int,
+    draw: np.random.Generator,
+) -> None:
+    """Even query heads look for what is their own state turned, wherever it is, and add it.
+
+    For the turn of `_write_codes`: for what shows the code that they ask for. A token then matches
+    neither itself nor what is as it is. Keys lie in the slowest quarter of the rotary frequencies,
+    which tell places least.
     """
-    c, blocks = config.text, params["blocks"]
-    turn = _orthonormal(c.width, c.width, draw)
-    head = params["head"]
-    head[:, codes.rows] = 2 * _orthonormal(c.width, len(codes.rows), draw)
-    head[:, codes.asked] = turn.T @ head[:, codes.shown]
-    group, half = c.heads // c.kv_heads, c.head_dim // 2
-    slow = np.arange(c.head_dim) % half >= half - half // 4 - 1
+    c = config.text
+    group = c.heads // c.kv_heads
     key = _orthonormal(c.width, c.kv_heads * c.head_dim, draw)
     key = key.reshape(c.width, c.kv_heads, c.head_dim) * math.sqrt(c.width / c.head_dim)
-    key *= np.where(slow, 1.0, 0.1)
+    key *= np.where(_slow(c.head_dim), 1.0, 0.1)
+    blocks["wk"][layer] = key
+    blocks["wq"][layer, :, ::group] = np.einsum("ij,jkh->ikh", turn.T, key)
+    _copy_what_is_read(blocks, config, layer, draw)
+
+
+def _match_attention(
+    params: Params,
+    config: ModelConfig,
+    query: tuple[np.ndarray, ...],
+    key: tuple[np.ndarray, ...],
+    *,
+    layer: int,
+    draw: np.random.Generator,
+) -> None:
+    """Even query heads of group k look for the codes of key[k] by those of query[k], and add them.
+
+    A kind has a group of its own: of a thing's looks only the one that is asked for is an option.
+    What a state says otherwise lies in the fast frequencies: without it, the norm would make a
+    match out of a state that says nothing of the kind.
+    """
+    c, blocks, head = config.text, params["blocks"], params["head"]
+    group, slow = c.heads // c.kv_heads, np.flatnonzero(_slow(c.head_dim))
+    else_said = np.where(_slow(c.head_dim), 0.0, 1.3 / math.sqrt(c.width))
+    for k, (asks, says) in enumerate(zip(query, key, strict=True)):
+        axes = np.zeros((len(asks), c.head_dim))
+        axes[:, slow] = _orthonormal(len(slow), len(asks), draw).T
+        for name, rows, at in (("wq", asks, k * group), ("wk", says, k)):
+            noise = else_said * draw.normal(size=(c.width, c.head_dim))
+            blocks[name][layer, :, at % blocks[name].shape[2]] = head[:, rows] @ axes + noise
+    _copy_what_is_read(blocks, config, layer, draw)
+
+
+def _copy_what_is_read(
+    blocks: Params, config: ModelConfig, layer: int, draw: np.random.Generator
+) -> None:
+    """Even heads add the states that they attend to, at sharp attention."""
+    c = config.text
     value = _orthonormal(c.width, c.kv_heads * c.head_dim, draw)
     value = value.reshape(c.width, c.kv_heads, c.head_dim)
-    blocks["wk"][layer], blocks["wv"][layer] = key, value
-    blocks["wq"][layer, :, ::group] = np.einsum("ij,jkh->ikh", turn.T, key)
-    blocks["wo"][layer, ::group] = 0.7 * value.transpose(1, 2, 0)
+    blocks["wv"][layer] = value
+    blocks["wo"][layer, :: c.heads // c.kv_heads] = 0.7 * value.transpose(1, 2, 0)
     blocks["q_norm"][layer] = blocks["k_norm"][layer] = math.sqrt(2.0)
+
+
+def _slow(head_dim: int) -> np.ndarray:
+    """bool[head_dim]: the slowest quarter of the rotary frequencies, which tell places least."""
+    half = head_dim // 2
+    return np.arange(head_dim) % half >= half - half // 4 - 1
 
 
 def _orthonormal(rows: int, cols: int, draw: np.random.Generator) -> np.ndarray:

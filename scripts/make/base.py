@@ -5,19 +5,20 @@
     python -m dig_jax.sft --config configs/tiny_base.py
 
 Seeded. Its first text blocks start as a comparison of two pictures, whose size it is made for
-(others work, with less of a start), the next one as a search (`model.coldinit`). docs/base.md tells
-how the shipped one was made.
+(others work, with less of a start), the next three as searches (`model.coldinit`). docs/base.md
+tells how the shipped one was made.
 """
 
 import argparse
 
 import jax
+import numpy as np
 
 from dig_jax.common.commandline import path_of, place_of, seed_of
 from dig_jax.config import SftConfig
 from dig_jax.hf import weights
 from dig_jax.inputs import prompt as prompts
-from dig_jax.learner.cells import ASKED, THINGS, label_rows, places_of
+from dig_jax.learner.cells import ASKED, GAPS, THINGS, label_rows, places_of
 from dig_jax.model.coldinit import Codes, comparing_init
 from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
 from dig_jax.model.params import count
@@ -25,10 +26,10 @@ from dig_jax.model.specs import model_specs
 from scripts.make.tiny_tokenizer import VOCABULARY
 
 SHAPES = {
-    # 1.7 M parameters: 96x64 pixels are 6x4 cells of 16 px
+    # 2.1 M parameters: 96x64 pixels are 6x4 cells of 16 px
     "tiny": (
         TextConfig(
-            vocab=VOCABULARY, width=128, mlp=384, layers=4, heads=8, kv_heads=4, head_dim=32,
+            vocab=VOCABULARY, width=128, mlp=384, layers=5, heads=8, kv_heads=4, head_dim=32,
             rope_theta=100.0, mrope_section=(6, 5, 5), tied=False,
         ),
         VisionConfig(
@@ -70,7 +71,14 @@ def shaped(shape: str, processor: prompts.Processor) -> ModelConfig:
 def label_codes() -> Codes:
     """The rows of dense labels, where `sft.first_row` is left as it is."""
     rows = label_rows(SftConfig().first_row)
-    return Codes(rows=rows, shown=rows[places_of(THINGS)], asked=rows[places_of(ASKED)])
+    used = np.delete(rows, places_of(GAPS))
+
+    def of(*kinds: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+        return tuple(rows[places_of(names)] for names in kinds)
+
+    shown, asked = (of(*([name] for name in names)) for names in (THINGS, ASKED))
+    told = of(["aside", "ahead"], ["number"], ["truth"])
+    return Codes(used, shown, asked, told)
 
 
 def main() -> None:

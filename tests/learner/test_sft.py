@@ -24,8 +24,9 @@ CONFIG = dataclasses.replace(
     tiny_model.CONFIG, text=dataclasses.replace(tiny_model.CONFIG.text, vocab=64 + ROWS)
 )
 CFG = SftConfig(changed_weight=0.7, things_weight=0.4, asked_weight=0.6, questions_weight=0.5,
-                first_row=64, rank_layer=1, asked_layer=0, meant_layer=1)  # fmt: skip
+                first_row=64, rank_layer=1, asked_layer=0, meant_layer=1, told_layer=1)  # fmt: skip
 PAIRS, QUESTIONS, TOKENS = 4, 8, 5
+OF_ASKED = ("words", "meant", "where", "named", "letter", "told")
 GRID = (2, 3)
 
 
@@ -74,14 +75,22 @@ def some_cells(rows: int, rng) -> Cells:
 
 
 def some_asked(rows: int, rng) -> Asked:
-    """Every other question has each label."""
+    """Every other question has each label, at three spots."""
+    spots = 3
 
-    def some(counts):
-        known = rng.permutation(np.arange(rows) % 2)[:, None] > 0
-        return np.where(known, rng.integers(0, counts, (rows, 4)), UNKNOWN)
+    def some(counts, *shape):
+        known = rng.permutation(np.arange(rows) % 2).reshape(rows, *(1 for _ in shape)) > 0
+        return np.where(known, rng.integers(0, counts, (rows, *shape)), UNKNOWN)
 
+    looks, told = [*labels.THINGS.values()], [*labels.TOLD.values()]
     return Asked(
-        some([*labels.THINGS.values()]), some([*labels.THINGS.values()]), some(labels.BINS)
+        places=rng.integers(1, prompt(rows, 0)[0].length.min(), (rows, spots)),
+        words=some([*looks, *told], spots, 8),
+        meant=some(looks, spots, 4),
+        bins=some(labels.BINS, spots, 4),
+        named=some(labels.NAMED, spots),
+        letter=some(labels.RANKS, spots),
+        told=some(told, 4),
     )
 
 
@@ -127,7 +136,8 @@ def test_the_loss_is_the_sum_of_its_parts_by_their_weights():
     things = sum(seen[f"loss_{name}"] for name in labels.THINGS) / len(labels.THINGS)
     things += 0.3 * seen["loss_thing_bins"]
     pairs = seen["loss_pairs"] + CFG.changed_weight * dense + CFG.things_weight * things
-    asked = seen["loss_words"] + seen["loss_meant"] + 0.3 * seen["loss_where"]
+    asked = seen["loss_words"] + seen["loss_meant"] + seen["loss_told"]
+    asked += 0.3 * (seen["loss_where"] + seen["loss_named"] + seen["loss_letter"])
     questions = seen["loss_questions"] + CFG.asked_weight * asked
     expected = CFG.pairs_weight * pairs + CFG.questions_weight * questions
     np.testing.assert_allclose(whole, expected, rtol=1e-5)
@@ -147,27 +157,27 @@ def test_labels_move_their_own_rows_of_the_head_and_unknown_ones_none():
     given = lessons()
     unknown = partial(jax.tree.map, lambda a: np.full_like(a, UNKNOWN))
     blank = unknown(given.pairs.cells).replace(changed=given.pairs.cells.changed)
-    silent = given.questions.replace(asked=unknown(given.questions.asked))
+    asked = given.questions.asked
+    silent = given.questions.replace(asked=unknown(asked).replace(places=asked.places))
     (_, seen), grads = loss_of(with_pairs(given.replace(questions=silent), cells=blank))
-    for name in ("bins", "rank", "thing_bins", *labels.THINGS, "words", "meant", "where"):
+    for name in ("bins", "rank", "thing_bins", *labels.THINGS, *OF_ASKED):
         assert seen[f"loss_{name}"] == 0
     moved = np.abs(np.asarray(loss_of(given)[1]["head"] - grads["head"])).max(0)
     rows = np.arange(CFG.first_row, CFG.first_row + ROWS)
-    rows = np.delete(rows, labels.places_of(["changed", "gap"]))
+    rows = np.delete(rows, labels.places_of(["changed", *labels.GAPS]))
     assert (moved[rows] > 1e-5).all()
     np.testing.assert_array_equal(np.delete(moved, rows), 0)
 
 
-def test_what_is_asked_is_said_by_the_last_token_of_the_prompt():
-    """A shorter prompt has another last token, and other labels of its states alone."""
-    given = lessons()
-    cut = given.questions.prompt.replace(length=given.questions.prompt.length - 1)
-    _, seen = loss_of(given)[0]
-    _, found = loss_of(given.replace(questions=given.questions.replace(prompt=cut)))[0]
-    assert all(
-        found[f"loss_{name}"] != seen[f"loss_{name}"] for name in ("words", "meant", "where")
-    )
-    assert found["loss_pairs"] == seen["loss_pairs"]
+def test_what_is_asked_is_said_by_the_tokens_at_its_spots_and_what_is_decided_by_the_first():
+    given, (_, seen) = lessons(), loss_of(lessons())[0]
+    for spot, others in ((0, set(OF_ASKED)), (2, {*OF_ASKED} - {"told"})):
+        places = given.questions.asked.places.copy()
+        places[:, spot] -= 1
+        asked = given.questions.asked.replace(places=places)
+        _, found = loss_of(given.replace(questions=given.questions.replace(asked=asked)))[0]
+        assert {n for n in OF_ASKED if found[f"loss_{n}"] != seen[f"loss_{n}"]} == others
+        assert found["loss_pairs"] == seen["loss_pairs"]
 
 
 def test_things_are_asked_of_image_a_and_changes_of_image_b():

@@ -9,7 +9,7 @@ from dig_jax.benchmarks.question import Question
 from dig_jax.boxes import boxes_text, reading_order
 from dig_jax.config import PromptConfig, SftConfig
 from dig_jax.inputs.prompt import load_processor, render
-from dig_jax.learner.cells import ROWS, label_rows, places_of
+from dig_jax.learner.cells import GAPS, ROWS, label_rows, places_of
 from dig_jax.lessons import answers
 from scripts.make.tiny_tokenizer import write_tokenizer
 from tests import THINKING
@@ -111,7 +111,7 @@ def test_a_question_is_answered_as_its_benchmark_reads_it():
 def test_label_rows_are_tokens_that_no_answer_or_question_holds(processor):
     rows, rng = label_rows(SftConfig().first_row), np.random.default_rng(0)
     assert len(rows) == ROWS
-    rows = np.delete(rows, places_of(["gap"]))
+    rows = np.delete(rows, places_of(GAPS))
     texts = [of_boxes(rng.random((count, 4))) for count in range(5)]
     texts += ["Yes", "No", "A", "B", "C", "D", "E", "Is there a red cube?\n(A)\tleft, (B) right."]
     for text in texts:

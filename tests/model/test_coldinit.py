@@ -92,12 +92,18 @@ def test_the_same_key_gives_the_same_weights():
 
 
 ASKS = 40  # tokens after the cells that it reads: none of them is a place to look at
-CODES = Codes(rows=np.arange(20), shown=np.arange(4, 8), asked=np.arange(12, 16))
+SHOWN, ASKED, TOLD = np.arange(4, 8), np.arange(12, 16), np.arange(16, 20)
+CODES = Codes(
+    rows=np.arange(20),
+    shown=(SHOWN[:2], SHOWN[2:]),
+    asked=(ASKED[:2], ASKED[2:]),
+    told=(TOLD,),
+)
 
 
-def searched(params, asked: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Attention f32[N, C + 1] of layer 2 from a token to C cells before it, and to itself."""
-    c, p = CONFIG.text, jax.tree.map(lambda a: np.asarray(a[2]), params["blocks"])
+def searched(params, asked: np.ndarray, cells: np.ndarray, layer: int = 2) -> np.ndarray:
+    """Attention f32[N, C + 1] of a layer from a token to C cells before it, and to itself."""
+    c, p = CONFIG.text, jax.tree.map(lambda a: np.asarray(a[layer]), params["blocks"])
     x = np.concatenate([cells, asked[None]])
     positions = np.append(np.arange(len(cells)), len(cells) + ASKS)
     angles = text.angles_of(np.stack([positions] * 3, -1), CONFIG)
@@ -112,7 +118,7 @@ def searched(params, asked: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 CONFIG = replace(
     tiny_model.CONFIG,
-    text=replace(tiny_model.CONFIG.text, width=128, head_dim=32, heads=8, kv_heads=4, layers=3,
+    text=replace(tiny_model.CONFIG.text, width=128, head_dim=32, heads=8, kv_heads=4, layers=5,
                  mrope_section=(6, 5, 5), rope_theta=100.0),
     vision=replace(tiny_model.CONFIG.vision, out=128),
 )  # fmt: skip
@@ -126,13 +132,34 @@ def states(params, rows, seed):
 
 
 def test_what_asks_for_a_code_reads_the_cell_that_shows_it():
+    """Of twelve two in three, by chance 2.4: keys have ten dimensions, cells say other things too."""
+    group, right = CONFIG.text.heads // CONFIG.text.kv_heads, 0
+    for seed in range(3):
+        params = comparing_init(CONFIG, (ROWS, COLS), key=jax.random.key(seed), codes=CODES)
+        cells = states(params, SHOWN, seed)
+        for wanted in range(4):
+            (asked,) = states(params, ASKED[[wanted]], 9 + seed)
+            right += searched(params, asked, cells)[::group].mean(0).argmax() == wanted
+    assert right >= 8
+
+
+def test_what_shows_a_look_reads_the_option_that_asks_for_it_by_the_heads_of_its_kind():
     params = comparing_init(CONFIG, (ROWS, COLS), key=jax.random.key(0), codes=CODES)
     group = CONFIG.text.heads // CONFIG.text.kv_heads
-    cells = states(params, CODES.shown, 0)
+    options = states(params, ASKED, 0)
     for wanted in range(4):
-        (asked,) = states(params, CODES.asked[[wanted]], 9)
-        found = searched(params, asked, cells)[::group].mean(0)
-        assert found.argmax() == wanted
+        (found,) = states(params, SHOWN[[wanted]], 9)
+        read = searched(params, found, options, layer=3)
+        assert read[group * (wanted // 2)].argmax() == wanted
+
+
+def test_what_is_told_a_decision_reads_the_option_that_says_so_and_itself():
+    params = comparing_init(CONFIG, (ROWS, COLS), key=jax.random.key(0), codes=CODES)
+    options = states(params, TOLD, 0)
+    for decided in range(4):
+        (found,) = states(params, TOLD[[decided]], 9)
+        read = searched(params, found, options, layer=4)[0]
+        assert set(np.argsort(read)[-2:]) == {decided, len(options)}
 
 
 def test_without_its_turn_a_search_finds_itself():
@@ -143,6 +170,6 @@ def test_without_its_turn_a_search_finds_itself():
     wq = np.array(params["blocks"]["wq"])
     wq[2, :, ::group] = np.asarray(params["blocks"]["wk"])[2]
     plain["blocks"]["wq"] = wq
-    (asked,) = states(params, CODES.asked[[1]], 9)
-    found = searched(plain, asked, states(params, CODES.shown, 0))[::group].mean(0)
+    (asked,) = states(params, ASKED[[1]], 9)
+    found = searched(plain, asked, states(params, SHOWN, 0))[::group].mean(0)
     assert found.argmax() == 4

@@ -61,11 +61,12 @@ def draws(config: Config) -> dict[str, float]:
 
 def test_every_arm_differs_from_the_base_in_its_reward_or_its_stages_alone(tmp_path):
     made = plan.make_plan(BASE, ARMS, tmp_path, seeds=[0])
-    assert len(made.runs) == 8
+    assert len(made.runs) == 9
     for run in made.runs:
+        steps = {"steps": BASE.steps} if run.arm == "mixed" else {}
         same = dataclasses.replace(
             run.config, name=BASE.name, run_dir=BASE.run_dir,
-            reward=BASE.reward, curriculum=BASE.curriculum,
+            reward=BASE.reward, curriculum=BASE.curriculum, **steps,
         )  # fmt: skip
         assert same == BASE
         assert run.exam.reward == RewardConfig()
@@ -86,6 +87,16 @@ def test_shuffled_and_backwards_draw_as_many_pairs_of_each_bucket_as_the_curricu
         assert draws(arm(BASE)) == pytest.approx(wanted)
     assert [s.until for s in ablations.backwards(BASE).curriculum.stages] == [45, 75, 100]
     assert ablations.backwards(BASE).curriculum.stages[0].weights["mixed"] == 0.7
+
+
+def test_mixed_pairs_alone_are_drawn_for_as_many_tokens_of_answers_as_the_curriculum():
+    def tokens(config):
+        return sum(ablations.TOKENS[bucket] * pairs for bucket, pairs in draws(config).items())
+
+    alone = ablations.mixed(BASE)
+    assert set(alone.curriculum.stages[0].weights) == {"mixed"}
+    step = ablations.TOKENS["mixed"] * BASE.pairs_per_step
+    assert tokens(alone) == pytest.approx(tokens(BASE), abs=step / 2)
 
 
 def test_single_and_single_dual_never_draw_what_their_names_leave_out():
@@ -372,7 +383,7 @@ def test_the_figure_of_the_effect_has_a_bar_for_whoever_has_answered_a_split(sco
     assert (0, "untrained", 0.25) in drawn
     assert (1, "pixel difference", 0.75) in drawn
     assert sum(place == 0 for place, _, _ in drawn) == 2
-    assert sum(place == 1 for place, _, _ in drawn) == len(one) == 6
+    assert sum(place == 1 for place, _, _ in drawn) == len(one) == 7
 
 
 def test_the_section_replaces_what_stood_between_the_marks_and_nothing_else(scored, tmp_path):
