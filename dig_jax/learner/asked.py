@@ -29,7 +29,7 @@ class Asked:
     bins    i32[B, N, 4]  of the coordinates of its box
     named   i32[B, N]     of a thing: its place among those of the question
     letter  i32[B, N]     of an option: its place among them
-    told    i32[B, 4]     as TOLD: what is decided
+    told    i32[B, N, 4]  as TOLD: what is decided; of an option whether it is right
     """
 
     places: jax.Array
@@ -59,14 +59,14 @@ def make_asked_loss(cfg: SftConfig) -> Callable:
 
     def loss(read, states, asked: Asked, totals):
         early, late = read(states(cfg.asked_layer)), read(states(cfg.meant_layer))
-        end = read(states(cfg.told_layer)[:, :1])[:, 0]
+        last = read(states(cfg.told_layer))
         sums = {
             "words": _values(early, (*ASKED, *TOLD), asked.words),
             "meant": _values(late, THINGS, asked.meant),
             "where": bins_loss(late, asked.bins),
             "named": cross(rows_of(late, "named"), asked.named),
             "letter": cross(rows_of(late, "rank"), asked.letter),
-            "told": _values(end, TOLD, asked.told),
+            "told": _values(last, TOLD, asked.told),
         }
         parts = {name: value / totals[name] for name, value in sums.items()}
         total = parts["words"] + parts["meant"] + parts["told"]

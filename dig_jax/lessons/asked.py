@@ -44,17 +44,15 @@ def labels_of(question: Question, pieces: Sequence[str], things: Sequence[Thing]
     asked = text[: options[0].start()] if options else text
     names = [name for name in _NAME.finditer(asked) if _looks(name[0]).max() != UNKNOWN]
     meant = [_the_one(_looks(name[0]), things) for name in names]
-    said = _values(KINDS | _TOLD, _words(question.prompt[: _question_ends(question)]))
-    rows = [(len(text), said, *_of_end(question, meant, said[:4]), UNKNOWN, UNKNOWN)]
+    rows = [(len(text), *_of_end(question, meant))]
     for place, (name, one) in enumerate(zip(names, meant, strict=True)):
         words = np.append(_looks(name[0]), _NONE)
-        rows.append((name.end(), words, *_of_thing(one), min(place, NAMED - 1), UNKNOWN))
+        rows.append((name.end(), words, *_of_thing(one), min(place, NAMED - 1), UNKNOWN, _NONE))
+    alone = (_looks(names[0][0]), meant[0]) if len(names) == 1 else (_NONE, None)
     for letter, option in enumerate(options):
-        words = _values(KINDS | _TOLD, _words(option[1]))
-        one = _the_one(words[:4], things) if _NAME.fullmatch(option[1]) else None
-        rows.append((option.end(), words, *_of_thing(one), UNKNOWN, min(letter, RANKS - 1)))
-    told = _decided(question, meant)
-    return _laid_out(rows, [*accumulate(map(len, pieces))], told)
+        is_right = question.kind == "letter" and question.target == LETTERS[letter]
+        rows.append((option.end(), *_of_option(option[1], letter, is_right, things, *alone)))
+    return _laid_out(rows, [*accumulate(map(len, pieces))])
 
 
 def stack_asked(labels: Sequence[Asked]) -> Asked:
@@ -63,52 +61,79 @@ def stack_asked(labels: Sequence[Asked]) -> Asked:
     return Asked(*(np.stack(column).astype(np.int32) for column in columns))
 
 
-def _laid_out(rows: list[tuple], ends: list[int], told: np.ndarray) -> Asked:
+def _laid_out(rows: list[tuple], ends: list[int]) -> Asked:
     """As many spots as there is room for, the end first.
 
-    rows  (place in the text, words, meant, bins, named, letter) of each
+    rows  (place in the text, words, meant, bins, named, letter, told) of each
     ends  of the tokens in the text
     """
-    blank = (0, np.append(_NONE, _NONE), _NONE, _NONE, UNKNOWN, UNKNOWN)
+    blank = (0, np.append(_NONE, _NONE), _NONE, _NONE, UNKNOWN, UNKNOWN, _NONE)
     rows = rows[:SPOTS] + [blank] * (SPOTS - len(rows))
     places = [int(np.searchsorted(ends, row[0])) for row in rows]
-    return Asked(np.array(places), *map(np.array, [*zip(*rows, strict=True)][1:]), told)
+    return Asked(np.array(places), *map(np.array, [*zip(*rows, strict=True)][1:]))
 
 
-def _question_ends(question: Question) -> int:
-    """Where the options of its prompt begin."""
-    option = _OPTION.search(question.prompt)
-    return option.start() if option else len(question.prompt)
+def _of_option(
+    text: str,
+    letter: int,
+    is_right: bool,
+    things: Sequence[Thing],
+    asked: np.ndarray,
+    meant: Thing | None,
+) -> tuple:
+    """A row of an option: a look is one of the thing that the question names, if it is right.
 
-
-def _of_end(
-    question: Question, named: list[Thing | None], words: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """meant and bins of the token from which the answer starts.
-
-    words  i32[4]: of a kind is known where the question has no other of its kind
-
-    Where it names one thing that thing is meant, where it boxes one or says yes one that looks as
-    its words say; a look that is asked for is one of it.
+    asked, meant  words of the one thing that the question names, and that thing
     """
-    meant, bins = _of_thing(named[0]) if len(named) == 1 else (_NONE, _NONE)
+    words, one = _values(KINDS | _TOLD, _words(text)), None
+    is_name = _NAME.fullmatch(text) is not None and len(text.split()) > 1
+    is_look = not is_name and words[:4].max() != UNKNOWN and asked.max() != UNKNOWN
+    if is_look:
+        words[:4] = np.where(words[:4] == UNKNOWN, asked, words[:4])
+        one = meant if is_right else None
+    elif words[:4].max() != UNKNOWN:
+        one = _the_one(words[:4], things)
+    told = np.append(_NONE[:3], int(is_right))
+    return words, *_of_thing(one), UNKNOWN, min(letter, RANKS - 1), told
+
+
+def _of_end(question: Question, named: list[Thing | None]) -> tuple:
+    """The row of the token from which the answer starts, without its place.
+
+    A word of a kind is known where the question has no other of its kind. Where it names one thing
+    that thing is meant, where it boxes one or says yes one that looks as its words say; a look that
+    is asked for is one of it.
+    """
+    words = _values(KINDS | _TOLD, _asked_words(question))
+    looks, (meant, bins) = words[:4], _of_thing(named[0] if len(named) == 1 else None)
+    known = _NONE
     if question.kind == "box":
-        return np.where(meant == UNKNOWN, words, meant), bins_of(np.array(question.target) / 1000)
-    if question.kind == "yes_no":
-        is_there = len(named) == 1 and question.target == "yes"
-        return np.where(meant == UNKNOWN, words, meant) if is_there else _NONE, bins
-    asked = _words(question.prompt[: _question_ends(question)])
-    looks = _values(KINDS, _words(_answer(question)) - asked)
-    told = np.where(looks == UNKNOWN, words, looks) if (looks != UNKNOWN).any() else _NONE
-    return np.where(meant == UNKNOWN, told, meant), bins
+        known, bins = looks, bins_of(np.array(question.target) / 1000)
+    elif question.kind == "yes_no":
+        known = looks if len(named) == 1 and question.target == "yes" else _NONE
+        meant = meant if question.target == "yes" else _NONE
+    else:
+        new = _values(KINDS, _words(_answer(question)) - _asked_words(question))
+        known = np.where(new == UNKNOWN, looks, new) if new.max() != UNKNOWN else _NONE
+    meant = np.where(meant == UNKNOWN, known, meant)
+    return words, meant, bins, UNKNOWN, UNKNOWN, _decided(question, named)
+
+
+def _asked_words(question: Question) -> set[str]:
+    """Those before its options."""
+    option = _OPTION.search(question.prompt)
+    return _words(question.prompt[: option.start()] if option else question.prompt)
 
 
 def _decided(question: Question, named: list[Thing | None]) -> np.ndarray:
-    """i32[4], as TOLD: how the first thing lies to the second, how many there are, whether any."""
+    """i32[4], as TOLD: how the first thing lies to the second, how many there are, whether any.
+
+    Of options the right one is looked for: yes.
+    """
     told = np.append(_sides(named), [UNKNOWN, UNKNOWN])
     if question.kind == "letter":
         said = _values(_TOLD, _words(_answer(question)))
-        return np.where(said == UNKNOWN, told, said)
+        return np.append(np.where(said == UNKNOWN, told, said)[:3], 1)
     if question.kind == "yes_no" and len(named) == 1:
         told[3] = question.target == "yes"
     return told

@@ -48,17 +48,25 @@ def jobs_of(plan: Plan, modes: Sequence[str], root: Path | None) -> list[runs.Jo
     root   of benchmarks that all of them answer too
     """
     pixels, folder = plan.root / tables.PIXELS, plan.root / tables.BASE
-    jobs = [runs.Job(tables.PIXELS, pixels, tuple(runs.exam_stages(pixels, modes, "pixels")))]
-    stages = runs.exam_stages(folder, modes, "untrained")
+    jobs = [runs.Job(tables.PIXELS, pixels, (runs.exam_stage(pixels, modes, "pixels"),))]
+    stages = [runs.exam_stage(folder, modes, "untrained")]
     source = plan.base.model.source
     stages += [suite.suite_stage(folder, root, source=source)] if root else []
     jobs.append(runs.Job(tables.BASE, folder, tuple(stages)))
     for run in plan.runs:
         stages = [runs.train_stage(run.folder, run.config)]
-        stages += runs.exam_stages(run.folder, modes, "trained")
+        stages += [runs.exam_stage(run.folder, modes, "trained")]
         stages += [suite.suite_stage(run.folder, root)] if root else []
         jobs.append(runs.Job(run.name, run.folder, tuple(stages)))
     return jobs
+
+
+def check_exam(plan: Plan, modes: Sequence[str]) -> None:
+    """Raises what is wrong with the splits that the modes are of, before anything runs."""
+    exam = exam_of(plan.base, plan.root)
+    check_data(exam)
+    for split in runs.splits_of(modes):
+        check_data(typed.override(exam, (f"data.eval_split={split}", "eval.pairs=1")))
 
 
 def write_configs(plan: Plan) -> None:
@@ -170,8 +178,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         for config in {run.arm: run.config for run in plan.runs}.values():
             check_data(config)
-        for mode in args.modes:
-            check_data(typed.override(exam_of(plan.base, plan.root), runs.MODES[mode]))
+        check_exam(plan, args.modes)
         write_configs(plan)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

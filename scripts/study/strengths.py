@@ -1,11 +1,11 @@
 """Study 1 in one command: bases of several strengths, each continued by GRPO and by supervision.
 
-    python -m scripts.study.strengths --bases runs/tiny_base --at 1000 2000 3500 4000 \
+    python -m scripts.study.strengths --bases assets/tiny_strengths --at 1000 2000 3000 4000 \
         --root runs/strengths --seeds 0 1 2 --jobs 2 --results docs/results/strengths.md
 
-The checkpoints of one supervised run are exported to <root>/<step>/source; the arms of
-`configs/learners.py` then start from each, with the seeds in turn: what a stopped command leaves is
-whole seeds. The same command continues. Writes <root>/<step>/ablation.*, and over all of them
+The bases are folders, or checkpoints of one run, which are exported to <root>/<step>/source. The
+arms of `configs/learners.py` start from each, with the seeds in turn: what a stopped command leaves
+is whole seeds. The same command continues. Writes <root>/<step>/ablation.*, and over all of them
 strengths.md and strengths.png. docs/ablations.md tells how arms are scored.
 """
 
@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dig_jax.common import typed
 from dig_jax.common.commandline import add_settings, clear_errors, path_of, place_of, seed_of
 from dig_jax.common.files import write_text
 from dig_jax.config import load_config
@@ -23,7 +22,7 @@ from dig_jax.data.feed.checks import check_data
 from dig_jax.scoring.table import markdown
 from scripts.study import ablate
 from scripts.study.ablation import crossing, results, runs, tables
-from scripts.study.ablation.plan import Plan, exam_of, make_plan, with_steps
+from scripts.study.ablation.plan import Plan, make_plan, with_steps
 
 ARMS = Path("configs/learners.py")
 
@@ -31,19 +30,21 @@ ARMS = Path("configs/learners.py")
 def plan_of(args: argparse.Namespace, step: int) -> Plan:
     """The arms from the checkpoint of one step."""
     folder = args.root / str(step)
-    settings = [*args.settings, f"model.source={source_of(args.root, step)}"]
+    settings = [*args.settings, f"model.source={source_of(args, step)}"]
     base = load_config(args.config, settings)
     if args.steps is not None:
         base = with_steps(base, args.steps)
     return make_plan(base, args.arms, folder, seeds=args.seeds)
 
 
-def source_of(root: Path, step: int) -> Path:
-    return root / str(step) / "source"
+def source_of(args: argparse.Namespace, step: int) -> Path:
+    """The folder of a base: there already, or what its export makes."""
+    there = args.bases / str(step)
+    return there if (there / "config.json").is_file() else args.root / str(step) / "source"
 
 
-def export_stage(args: argparse.Namespace, step: int) -> runs.Job:
-    out = source_of(args.root, step)
+def export_job(args: argparse.Namespace, step: int) -> runs.Job:
+    out = source_of(args, step)
     words = ("dig_jax.convert", "export", "--run", str(args.bases), "--step", str(step))
     stage = runs.Stage("export", (*words, "--out", str(out)), (out / "config.json").is_file)
     return runs.Job(f"export of step {step}", args.root / str(step), (stage,))
@@ -91,8 +92,8 @@ def write_report(plans: dict[int, Plan], args: argparse.Namespace, failures: lis
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--bases", type=path_of, required=True, help="run whose checkpoints are the bases")
-    add("--at", type=int, nargs="+", required=True, metavar="STEP", help="its checkpoints")
+    add("--bases", type=path_of, required=True, help="folder of them, or a run with checkpoints")
+    add("--at", type=int, nargs="+", required=True, metavar="STEP", help="their names: steps")
     add("--config", type=place_of, default="configs/tiny_cpu.py", help="the base of every arm")
     add_settings(parser, "one field of the base, by its dotted path")
     add("--arms", type=path_of, default=ARMS)
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     with clear_errors():
         if args.results:
             results.check_results(args.results)
-        exports = [export_stage(args, step) for step in args.at]
+        exports = [export_job(args, step) for step in args.at]
         done = runs.run_jobs(exports, at_once=1, say=ablate.say)
         if any(one.failed for one in done):
             print("\n".join(one.tail for one in done if one.failed))
@@ -124,8 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         for plan in plans.values():
             for config in {run.arm: run.config for run in plan.runs}.values():
                 check_data(config)
-            for mode in args.modes:
-                check_data(typed.override(exam_of(plan.base, plan.root), runs.MODES[mode]))
+            ablate.check_exam(plan, args.modes)
             ablate.write_configs(plan)
     jobs = jobs_of(plans, args.modes)
     try:

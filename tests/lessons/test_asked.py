@@ -113,7 +113,7 @@ def test_every_option_is_told_by_its_last_word_with_its_place_among_them(text):
 
 
 def told(*given, **more):
-    return asked(*given, **more).told.tolist()
+    return asked(*given, **more).told[0].tolist()
 
 
 def test_how_the_first_thing_lies_to_the_second_is_told_and_small_margins_are_not():
@@ -129,22 +129,40 @@ def test_how_the_first_thing_lies_to_the_second_is_told_and_small_margins_are_no
 def test_what_is_decided_is_what_the_right_option_says():
     text = prompts.choice("Is the cube on the left or right side of the sphere?", ("right", "left"))
     found = asked("letter", text, "B", ("right", "left"))
-    assert found.told.tolist() == [0, NO, NO, NO]
+    assert found.told[0].tolist() == [0, NO, NO, 1]
     assert found.words[3:5, 4].tolist() == [1, 0]
     text = CVBENCH.format("How many cubes are in the image?", *"2431")
     found = asked("letter", text, "C", tuple("2431"))
-    assert found.told.tolist() == [NO, NO, 2, NO]
+    assert found.told[0].tolist() == [NO, NO, 2, 1]
     assert found.words[2:6, 6].tolist() == [1, 3, 2, 0]
     text = prompts.choice("Is there a red cube in the image?", ("Yes", "No"))
-    assert told("letter", text, "B", ("Yes", "No")) == [NO, NO, NO, 0]
+    found = asked("letter", text, "B", ("Yes", "No"))
+    assert found.words[2:4, 7].tolist() == [1, 0]
     assert told("yes_no", prompts.yes_no("Is there a red cube in the image?"), "yes")[3] == 1
+
+
+def test_an_option_asks_for_the_thing_with_its_look_and_the_right_one_finds_it():
+    """So that of options the one is right whose thing is there."""
+    text = prompts.choice("What is the color of the rubber cube?", COLORS)
+    found = asked("letter", text, "A", COLORS, things=(CUBE, SPHERE))
+    assert found.words[2:6, :4].tolist() == [[0, color, 0, NO] for color in (1, 2, 3, 4)]
+    assert found.meant[2:6].tolist() == [CUBE.looks.tolist(), NOTHING, NOTHING, NOTHING]
+    assert found.told[:6, 3].tolist() == [1, NO, 1, 0, 0, 0]  # the end looks for the right one
+
+
+def test_an_option_that_names_a_thing_finds_it_whether_it_is_right_or_not():
+    names = ("red cube", "metal sphere")
+    text = CVBENCH.format("Which is closer, the red cube or the metal sphere?", *names, "x", "y")
+    found = asked("letter", text, "B", (*names, "x", "y"), things=(CUBE, SPHERE))
+    assert found.meant[3:5].tolist() == [CUBE.looks.tolist(), SPHERE.looks.tolist()]
+    assert found.told[3:5, 3].tolist() == [0, 1]
 
 
 def test_what_a_statement_claims_is_one_of_its_words_and_its_truth_is_not_told():
     text = prompts.statement("The cube is in front of the sphere.")
     found = asked("yes_no", text, "yes", things=(CUBE, SPHERE))
     assert found.words[0, 4:].tolist() == [NO, 1, NO, NO]
-    assert found.told[3] == NO
+    assert found.told[0, 3] == NO
 
 
 def test_words_in_plural_and_at_a_quote_are_words_and_parts_of_others_are_not():
@@ -157,7 +175,7 @@ def test_rows_are_stacked_as_the_loss_reads_them():
     assert both.places.shape == both.named.shape == both.letter.shape == (3, SPOTS)
     assert both.words.shape == (3, SPOTS, 8)
     assert both.meant.shape == both.bins.shape == (3, SPOTS, 4)
-    assert both.told.shape == (3, 4)
+    assert both.told.shape == (3, SPOTS, 4)
     assert all(leaf.dtype == np.int32 for leaf in vars(both).values())
 
 

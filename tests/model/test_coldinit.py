@@ -132,7 +132,7 @@ def states(params, rows, seed):
 
 
 def test_what_asks_for_a_code_reads_the_cell_that_shows_it():
-    """Of twelve two in three, by chance 2.4: keys have ten dimensions, cells say other things too."""
+    """Two in three of twelve, by chance 2.4: keys have ten dimensions, cells say more than one."""
     group, right = CONFIG.text.heads // CONFIG.text.kv_heads, 0
     for seed in range(3):
         params = comparing_init(CONFIG, (ROWS, COLS), key=jax.random.key(seed), codes=CODES)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from configs import ablations, tiny_cpu
+from dig_jax import evaluate
 from dig_jax.common import typed
 from dig_jax.config import (
     CheckpointConfig,
@@ -37,12 +38,28 @@ ARMS = ROOT / "configs" / "ablations.py"
 BASE = tiny_cpu.get_config()
 
 
-@pytest.mark.parametrize("mode", runs.MODES)
-def test_the_shipped_config_is_scored_by_every_mode(mode):
-    """Also on the splits that it is validated on."""
-    exam = plan.exam_of(tiny_cpu.get_config(), "runs/x")
-    scored = typed.override(exam, runs.MODES[mode])
-    assert scored.data.eval_split in (exam.data.eval_split, f"test_{mode}")
+@pytest.mark.parametrize("modes", [("sampled",), ("sampled", "greedy"), ("greedy", "noise")])
+def test_one_program_makes_all_evaluations_that_are_wanted(modes, tmp_path):
+    """Its files are those that `dig_jax.evaluate` writes, and the stage is done when they are."""
+    stage = runs.exam_stage(tmp_path, modes, "untrained")
+    assert ("--more" in stage.words) == (modes != ("sampled",))
+    made = evaluate.beside(
+        typed.override(BASE, ["eval.splits=" + ",".join(runs.splits_of(modes))]),
+        "sampled",
+        greedy=True,
+    )
+    for name in ("sampled", *made):
+        assert not stage.done()
+        (tmp_path / f"eval_{name}.json").touch()
+        if modes == ("sampled",):
+            break
+    assert stage.done()
+
+
+def test_pixels_have_one_answer_to_a_pair_sampled_or_not():
+    folder = Path("x") / tables.PIXELS
+    assert runs.exam_file(folder, "greedy") == runs.exam_file(folder, "sampled")
+    assert runs.exam_file(folder, "noise").name == "eval_sampled_test_noise.json"
 
 
 def draws(config: Config) -> dict[str, float]:

@@ -41,6 +41,14 @@ def test_every_strength_starts_from_its_own_export_and_spends_the_same(plans, ar
     assert set(first) == {20, 68, 88}
 
 
+def test_a_base_that_is_a_folder_is_taken_as_it_is(args, tmp_path):
+    args.bases = tmp_path
+    (tmp_path / "1000").mkdir()
+    (tmp_path / "1000" / "config.json").touch()
+    assert strengths.source_of(args, 1000) == tmp_path / "1000"
+    assert strengths.source_of(args, 2000) == args.root / "2000" / "source"
+
+
 def test_whole_seeds_come_first_and_the_weaker_base_before_the_stronger(plans):
     names = [job.name for job in strengths.jobs_of(plans, ["sampled"])]
     assert names[:4] == [f"{step}: {name}" for step in AT for name in ("pixels", "base")]

@@ -24,19 +24,21 @@ from dig_jax.config import Config, from_json, to_json
 from dig_jax.run.checkpoint import latest_step
 from dig_jax.scoring.table import read_evaluation
 
+PIXELS = "pixels"  # the folder of the policy without a model
 REPOSITORY = Path(__file__).resolve().parents[3]
-# Evaluation -> settings over the base's; the last three are of splits that the quickstart's pairs
-# are unlike: subtracting fails on two, and colours stand on other shapes in the third.
+# Evaluation -> the split that it is of; none: the held-out pairs. Subtracting fails on two of them,
+# and colours stand on other shapes in the third.
 MODES = {
-    "sampled": (),
-    "greedy": ("eval.samples=0",),
-    "noise": ("eval.samples=0", "data.eval_split=test_noise", "eval.pairs=100"),
-    "jitter": ("eval.samples=0", "data.eval_split=test_jitter", "eval.pairs=100"),
-    "novel": ("eval.samples=0", "data.eval_split=test_novel", "eval.pairs=100"),
+    "sampled": "",
+    "greedy": "",
+    "noise": "test_noise",
+    "jitter": "test_jitter",
+    "novel": "test_novel",
 }
 # Who answers -> words of `dig_jax.evaluate`.
 _WHO = {"untrained": (), "trained": ("--from-run",), "pixels": ("--pixel-diff",)}
 USUAL = ("sampled", "greedy")
+_EXAM = "sampled"  # the evaluation beside which the others are made, by one program
 _COMMANDS = {"grpo": "dig_jax.train", "sft": "dig_jax.sft"}
 _CONFIG = """from pathlib import Path
 
@@ -91,19 +93,28 @@ def train_stage(folder: Path, config: Config) -> Stage:
     return Stage("train", words, lambda: latest_step(folder) == config.steps)
 
 
-def exam_stages(folder: Path, modes: Sequence[str], who: str) -> list[Stage]:
-    """`dig_jax.evaluate` on the folder's `exam.py`, once per mode.
+def exam_stage(folder: Path, modes: Sequence[str], who: str) -> Stage:
+    """`dig_jax.evaluate` on the folder's `exam.py`: sampled answers, and all that is wanted beside.
 
     who   "untrained", "trained" or, without a model, "pixels"
     """
-    stages = []
-    for mode in modes:
-        words = ["dig_jax.evaluate", "--config", str(folder / "exam.py"), "--name", mode]
-        words += _WHO[who]
-        words += [word for setting in MODES[mode] for word in ("--set", setting)]
-        result = folder / f"eval_{mode}.json"
-        stages.append(Stage(f"evaluate_{mode}", tuple(words), result.is_file))
-    return stages
+    words = ("dig_jax.evaluate", "--config", str(folder / "exam.py"), "--name", _EXAM, *_WHO[who])
+    if set(modes) != {_EXAM}:
+        words += ("--more", "--set", f"eval.splits={','.join(splits_of(modes))}")
+    return Stage("evaluate", words, lambda: all(exam_file(folder, m).is_file() for m in modes))
+
+
+def splits_of(modes: Sequence[str]) -> list[str]:
+    """The splits that modes are of, beside the held-out pairs."""
+    return [MODES[mode] for mode in modes if MODES[mode]]
+
+
+def exam_file(folder: Path, mode: str) -> Path:
+    """Where the evaluation of a mode is; a policy without a model has one answer to a pair."""
+    name = MODES[mode] or ("" if mode == _EXAM else mode)
+    path = folder / (f"eval_{_EXAM}_{name}.json" if name else f"eval_{_EXAM}.json")
+    alone = folder.name == PIXELS and not MODES[mode]
+    return folder / f"eval_{_EXAM}.json" if alone else path
 
 
 def write_config(path: Path, config: Config) -> None:
@@ -248,6 +259,6 @@ def tail(log: Path, lines: int = 20) -> str:
 
 
 def read_exam(folder: Path, mode: str) -> list[dict] | None:
-    """The rows of <folder>/eval_<mode>.json, one per held-out pair; None where it is not made."""
-    path = folder / f"eval_{mode}.json"
+    """The rows of a mode's evaluation, one per pair; None where it is not made."""
+    path = exam_file(folder, mode)
     return read_evaluation(path)["rows"] if path.is_file() else None
