@@ -24,12 +24,12 @@ class Asked:
     """Labels of B questions at N spots each; UNKNOWN where nothing is known.
 
     places  i32[B, N]     in the prompt; the first is its end, of others that are none it is 0
-    words   i32[B, N, 8]  as THINGS and TOLD: what the words up to it say
+    words   i32[B, N, 9]  as THINGS and TOLD: what the words up to it say
     meant   i32[B, N, 4]  as THINGS: what is known of the thing that they mean
     bins    i32[B, N, 4]  of the coordinates of its box
     named   i32[B, N]     of a thing: its place among those of the question
     letter  i32[B, N]     of an option: its place among them
-    told    i32[B, N, 4]  as TOLD: what is decided; of an option whether it is right
+    told    i32[B, N, 5]  as TOLD: what is decided; of an option whether it is right
     """
 
     places: jax.Array

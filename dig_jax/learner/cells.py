@@ -23,15 +23,16 @@ THINGS = {"shape": 4, "color": 8, "material": 2, "size": 2}
 UNKNOWN = -1  # a label that does not apply, or that nobody knows
 
 ASKED = {f"asked_{name}": count for name, count in THINGS.items()}
-# What a question decides: left or right, behind or in front, how many, no or yes.
-TOLD = {"aside": 2, "ahead": 2, "number": 4, "truth": 2}
+# What a question decides: left or right, behind or in front, how many, no or yes; and whether an
+# option is wanted.
+TOLD = {"aside": 2, "ahead": 2, "number": 4, "truth": 2, "wanted": 2}
 NAMED = 3  # things of a question, in its order
 
 # Rows of the vocabulary, in order. Of the bytes of a byte-level vocabulary those that gaps skip
 # stand in texts: tab and newline, and the blank.
 _PARTS = {"changed": 2, "bins": 4 * BINS, "rank": RANKS, **THINGS, "gap": 6, **ASKED, "aside": 2}
 _PARTS |= {"blank": 1, **{name: TOLD[name] for name in ("ahead", "number", "truth")}}
-_PARTS |= {"named": NAMED}
+_PARTS |= {"named": NAMED, "wanted": TOLD["wanted"]}
 GAPS = ("gap", "blank")
 ROWS = sum(_PARTS.values())
 _STARTS = dict(zip(_PARTS, np.cumsum([0, *_PARTS.values()]).tolist(), strict=False))

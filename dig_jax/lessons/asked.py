@@ -22,6 +22,7 @@ _TOLD = {  # words of each of TOLD
     "ahead": ("behind", "front"),
     "number": ("1", "2", "3", "4"),
     "truth": ("no", "yes"),
+    "wanted": (),
 }
 _WORD = re.compile(r"[a-z]+|[1-4]\b")
 _ADJECTIVES = "|".join(word for name in ("size", "color", "material") for word in KINDS[name])
@@ -31,6 +32,7 @@ _OPTION = re.compile(
 )  # "A. red", and CV-Bench's "(A) red"
 _APART = 0.04  # of a picture's side: from there on one thing lies beside another, or before it
 _NONE = np.full(4, UNKNOWN)
+_UNTOLD = np.full(len(_TOLD), UNKNOWN)
 
 
 def labels_of(question: Question, pieces: Sequence[str], things: Sequence[Thing] = ()) -> Asked:
@@ -46,8 +48,9 @@ def labels_of(question: Question, pieces: Sequence[str], things: Sequence[Thing]
     meant = [_the_one(_looks(name[0]), things) for name in names]
     rows = [(len(text), *_of_end(question, meant))]
     for place, (name, one) in enumerate(zip(names, meant, strict=True)):
-        words = np.append(_looks(name[0]), _NONE)
-        rows.append((name.end(), words, *_of_thing(one), min(place, NAMED - 1), UNKNOWN, _NONE))
+        words = np.append(_looks(name[0]), _UNTOLD)
+        place = min(place, NAMED - 1)
+        rows.append((name.end(), words, *_of_thing(one), place, UNKNOWN, _UNTOLD))
     alone = (_looks(names[0][0]), meant[0]) if len(names) == 1 else (_NONE, None)
     for letter, option in enumerate(options):
         is_right = question.kind == "letter" and question.target == LETTERS[letter]
@@ -67,7 +70,7 @@ def _laid_out(rows: list[tuple], ends: list[int]) -> Asked:
     rows  (place in the text, words, meant, bins, named, letter, told) of each
     ends  of the tokens in the text
     """
-    blank = (0, np.append(_NONE, _NONE), _NONE, _NONE, UNKNOWN, UNKNOWN, _NONE)
+    blank = (0, np.append(_NONE, _UNTOLD), _NONE, _NONE, UNKNOWN, UNKNOWN, _UNTOLD)
     rows = rows[:SPOTS] + [blank] * (SPOTS - len(rows))
     places = [int(np.searchsorted(ends, row[0])) for row in rows]
     return Asked(np.array(places), *map(np.array, [*zip(*rows, strict=True)][1:]))
@@ -93,7 +96,7 @@ def _of_option(
         one = meant if is_right else None
     elif words[:4].max() != UNKNOWN:
         one = _the_one(words[:4], things)
-    told = np.append(_NONE[:3], int(is_right))
+    told = np.where(np.equal([*_TOLD], "truth"), int(is_right), UNKNOWN)
     return words, *_of_thing(one), UNKNOWN, min(letter, RANKS - 1), told
 
 
@@ -126,17 +129,16 @@ def _asked_words(question: Question) -> set[str]:
 
 
 def _decided(question: Question, named: list[Thing | None]) -> np.ndarray:
-    """i32[4], as TOLD: how the first thing lies to the second, how many there are, whether any.
-
-    Of options the right one is looked for: yes.
-    """
-    told = np.append(_sides(named), [UNKNOWN, UNKNOWN])
+    """i32[5], as TOLD: how the first thing lies to the second, how many there are, whether any."""
+    told = dict.fromkeys(_TOLD, UNKNOWN) | dict(zip(("aside", "ahead"), _sides(named), strict=True))
+    told["wanted"] = int(question.kind == "letter")
     if question.kind == "letter":
         said = _values(_TOLD, _words(_answer(question)))
-        return np.append(np.where(said == UNKNOWN, told, said)[:3], 1)
-    if question.kind == "yes_no" and len(named) == 1:
-        told[3] = question.target == "yes"
-    return told
+        told |= {name: value for name, value in zip(_TOLD, said, strict=True) if value != UNKNOWN}
+        told["truth"] = 0  # what wants an option is none: it must not find itself
+    elif question.kind == "yes_no" and len(named) == 1:
+        told["truth"] = int(question.target == "yes")
+    return np.array([*told.values()])
 
 
 def _answer(question: Question) -> str:

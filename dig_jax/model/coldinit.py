@@ -20,18 +20,20 @@ from dig_jax.model.specs import model_specs
 
 @dataclass(frozen=True)
 class Codes:
-    """Rows of an untied head by which states say what they show, look for or have decided.
+    """Rows of an untied head by which states say what they show, or what they look for.
 
-    rows   i32[n]           all of them
-    shown  i32[m] per kind  what a cell shows
-    asked  i32[m] per kind  what words ask for, in the same order
-    told   i32[m] per kind  what a question decides, and what an option says of it
+    rows    i32[n]  all of them
+    shown   i32[m]  what a cell shows
+    asked   i32[m]  what words ask for, in the same order
+    wanted  i32[w]  that something is wanted, of which the last layer
+    right   i32[w]  reads what says that it is
     """
 
     rows: np.ndarray
-    shown: tuple[np.ndarray, ...]
-    asked: tuple[np.ndarray, ...]
-    told: tuple[np.ndarray, ...]
+    shown: np.ndarray
+    asked: np.ndarray
+    wanted: np.ndarray
+    right: np.ndarray
 
 
 def comparing_init(
@@ -46,9 +48,8 @@ def comparing_init(
 
     cells   merged rows and columns of each image; fixes how far B's positions lie after A's
     layers  text layers that start as a comparison
-    codes   the next three layers start as searches: what asks for a code reads what shows it; what
-            shows one (a thing that was found) reads what asks for it (an option that says so); what
-            is told a decision reads what says the same
+    codes   the next layer starts as a search: what asks for a code reads what shows it; the last
+            one as another: what wants an option reads the one that says that it is right
     """
     specs = model_specs(config)
     params = init_params(specs, key=key, scale=1.0)
@@ -62,9 +63,7 @@ def comparing_init(
     if codes is not None:
         turn = _write_codes(params["head"], codes, draw)
         _search_attention(params["blocks"], config, turn, layer=layers, draw=draw)
-        ways = ((codes.shown, codes.asked), (codes.told, codes.told))
-        for layer, (query, key) in zip(range(layers + 1, config.text.layers), ways, strict=False):
-            _match_attention(params, config, query, key, layer=layer, draw=draw)
+        _match_attention(params, config, codes, layer=config.text.layers - 1, draw=draw)
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
 
 
@@ -148,11 +147,11 @@ def _twin_attention(
 
 def _write_codes(head: np.ndarray, codes: Codes, draw: np.random.Generator) -> np.ndarray:
     """Make the codes of a head orthogonal; returns the turn f64[D, D] of asked to shown ones."""
-    width, asked = len(head), np.concatenate(codes.asked)
+    width = len(head)
     turn = _orthonormal(width, width, draw)
-    free = np.setdiff1d(codes.rows, asked)
+    free = np.setdiff1d(codes.rows, codes.asked)
     head[:, free] = 2 * _orthonormal(width, len(free), draw)
-    head[:, asked] = turn.T @ head[:, np.concatenate(codes.shown)]
+    head[:, codes.asked] = turn.T @ head[:, codes.shown]
     return turn
 
 
@@ -181,29 +180,23 @@ def _search_attention(
 
 
 def _match_attention(
-    params: Params,
-    config: ModelConfig,
-    query: tuple[np.ndarray, ...],
-    key: tuple[np.ndarray, ...],
-    *,
-    layer: int,
-    draw: np.random.Generator,
+    params: Params, config: ModelConfig, codes: Codes, *, layer: int, draw: np.random.Generator
 ) -> None:
-    """Even query heads of group k look for the codes of key[k] by those of query[k], and add them.
+    """Even query heads look for a code by another one, and add what says it.
 
-    A kind has a group of its own: of a thing's looks only the one that is asked for is an option.
-    What a state says otherwise lies in the fast frequencies: without it, the norm would make a
-    match out of a state that says nothing of the kind.
+    By another: a token that looks for what it says itself finds itself, and learns nothing from
+    the others. What a state says otherwise lies in the fast frequencies: without it, the norm
+    would make a match out of a state that says neither.
     """
     c, blocks, head = config.text, params["blocks"], params["head"]
-    group, slow = c.heads // c.kv_heads, np.flatnonzero(_slow(c.head_dim))
-    else_said = np.where(_slow(c.head_dim), 0.0, 1.3 / math.sqrt(c.width))
-    for k, (asks, says) in enumerate(zip(query, key, strict=True)):
-        axes = np.zeros((len(asks), c.head_dim))
-        axes[:, slow] = _orthonormal(len(slow), len(asks), draw).T
-        for name, rows, at in (("wq", asks, k * group), ("wk", says, k)):
-            noise = else_said * draw.normal(size=(c.width, c.head_dim))
-            blocks[name][layer, :, at % blocks[name].shape[2]] = head[:, rows] @ axes + noise
+    slow = _slow(c.head_dim)
+    axes = np.zeros((len(codes.wanted), c.head_dim))
+    axes[:, slow] = _orthonormal(slow.sum(), len(codes.wanted), draw).T
+    every = slice(None, None, c.heads // c.kv_heads)
+    for name, rows, heads in (("wq", codes.wanted, every), ("wk", codes.right, slice(None))):
+        weights = blocks[name][layer]
+        noise = draw.normal(size=weights[:, heads].shape) * np.where(slow, 0.0, 1.3)
+        weights[:, heads] = (head[:, rows] @ axes)[:, None] + noise / math.sqrt(c.width)
     _copy_what_is_read(blocks, config, layer, draw)
 
 

@@ -5,8 +5,8 @@
     python -m dig_jax.sft --config configs/tiny_base.py
 
 Seeded. Its first text blocks start as a comparison of two pictures, whose size it is made for
-(others work, with less of a start), the next three as searches (`model.coldinit`). docs/base.md
-tells how the shipped one was made.
+(others work, with less of a start), the next and the last one as searches (`model.coldinit`).
+docs/base.md tells how the shipped one was made.
 """
 
 import argparse
@@ -72,13 +72,9 @@ def label_codes() -> Codes:
     """The rows of dense labels, where `sft.first_row` is left as it is."""
     rows = label_rows(SftConfig().first_row)
     used = np.delete(rows, places_of(GAPS))
-
-    def of(*kinds: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-        return tuple(rows[places_of(names)] for names in kinds)
-
-    shown, asked = (of(*([name] for name in names)) for names in (THINGS, ASKED))
-    told = of(["aside", "ahead"], ["number"], ["truth"])
-    return Codes(used, shown, asked, told)
+    kinds = (THINGS, ASKED, ["wanted"], ["truth"])
+    shown, asked, wanted, truth = (rows[places_of(names)] for names in kinds)
+    return Codes(used, shown, asked, wanted[1:], truth[1:])  # yes: the second of each
 
 
 def main() -> None:

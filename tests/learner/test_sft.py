@@ -85,12 +85,12 @@ def some_asked(rows: int, rng) -> Asked:
     looks, told = [*labels.THINGS.values()], [*labels.TOLD.values()]
     return Asked(
         places=rng.integers(1, prompt(rows, 0)[0].length.min(), (rows, spots)),
-        words=some([*looks, *told], spots, 8),
+        words=some([*looks, *told], spots, 9),
         meant=some(looks, spots, 4),
         bins=some(labels.BINS, spots, 4),
         named=some(labels.NAMED, spots),
         letter=some(labels.RANKS, spots),
-        told=some(told, spots, 4),
+        told=some(told, spots, 5),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from dig_jax.benchmarks import prompts
 from dig_jax.benchmarks.question import Question
 from dig_jax.learner.asked import SPOTS
-from dig_jax.learner.cells import BINS, GAPS, THINGS, TOLD, UNKNOWN, places_of
+from dig_jax.learner.cells import BINS, GAPS, THINGS, UNKNOWN, places_of
 from dig_jax.lessons.asked import labels_of, stack_asked
 from dig_jax.lessons.shown import Thing
 from scripts.make import base
@@ -118,22 +118,22 @@ def told(*given, **more):
 
 def test_how_the_first_thing_lies_to_the_second_is_told_and_small_margins_are_not():
     text = prompts.statement("The cube is behind the sphere.")
-    assert told("yes_no", text, "yes", things=(CUBE, SPHERE)) == [0, 0, NO, NO]
+    assert told("yes_no", text, "yes", things=(CUBE, SPHERE)) == [0, 0, NO, NO, 0]
     back = prompts.statement("The sphere is behind the cube.")
-    assert told("yes_no", back, "no", things=(CUBE, SPHERE)) == [1, 1, NO, NO]
+    assert told("yes_no", back, "no", things=(CUBE, SPHERE)) == [1, 1, NO, NO, 0]
     level = Thing(SPHERE.looks, np.float32([0.6, 0.1, 0.9, 0.42]))
-    assert told("yes_no", text, "no", things=(CUBE, level)) == [0, NO, NO, NO]
-    assert told("yes_no", text, "yes") == [NO] * 4
+    assert told("yes_no", text, "no", things=(CUBE, level)) == [0, NO, NO, NO, 0]
+    assert told("yes_no", text, "yes") == [NO, NO, NO, NO, 0]
 
 
 def test_what_is_decided_is_what_the_right_option_says():
     text = prompts.choice("Is the cube on the left or right side of the sphere?", ("right", "left"))
     found = asked("letter", text, "B", ("right", "left"))
-    assert found.told[0].tolist() == [0, NO, NO, 1]
+    assert found.told[0].tolist() == [0, NO, NO, 0, 1]
     assert found.words[3:5, 4].tolist() == [1, 0]
     text = CVBENCH.format("How many cubes are in the image?", *"2431")
     found = asked("letter", text, "C", tuple("2431"))
-    assert found.told[0].tolist() == [NO, NO, 2, 1]
+    assert found.told[0].tolist() == [NO, NO, 2, 0, 1]
     assert found.words[2:6, 6].tolist() == [1, 3, 2, 0]
     text = prompts.choice("Is there a red cube in the image?", ("Yes", "No"))
     found = asked("letter", text, "B", ("Yes", "No"))
@@ -147,7 +147,8 @@ def test_an_option_asks_for_the_thing_with_its_look_and_the_right_one_finds_it()
     found = asked("letter", text, "A", COLORS, things=(CUBE, SPHERE))
     assert found.words[2:6, :4].tolist() == [[0, color, 0, NO] for color in (1, 2, 3, 4)]
     assert found.meant[2:6].tolist() == [CUBE.looks.tolist(), NOTHING, NOTHING, NOTHING]
-    assert found.told[:6, 3].tolist() == [1, NO, 1, 0, 0, 0]  # the end looks for the right one
+    assert found.told[:6, 3].tolist() == [0, NO, 1, 0, 0, 0]
+    assert found.told[:6, 4].tolist() == [1, NO, NO, NO, NO, NO]  # at the end one is wanted
 
 
 def test_an_option_that_names_a_thing_finds_it_whether_it_is_right_or_not():
@@ -161,7 +162,7 @@ def test_an_option_that_names_a_thing_finds_it_whether_it_is_right_or_not():
 def test_what_a_statement_claims_is_one_of_its_words_and_its_truth_is_not_told():
     text = prompts.statement("The cube is in front of the sphere.")
     found = asked("yes_no", text, "yes", things=(CUBE, SPHERE))
-    assert found.words[0, 4:].tolist() == [NO, 1, NO, NO]
+    assert found.words[0, 4:].tolist() == [NO, 1, NO, NO, NO]
     assert found.told[0, 3] == NO
 
 
@@ -173,17 +174,16 @@ def test_words_in_plural_and_at_a_quote_are_words_and_parts_of_others_are_not():
 def test_rows_are_stacked_as_the_loss_reads_them():
     both = stack_asked([asked("yes_no", "Is there a cone?", "no")] * 3)
     assert both.places.shape == both.named.shape == both.letter.shape == (3, SPOTS)
-    assert both.words.shape == (3, SPOTS, 8)
+    assert both.words.shape == (3, SPOTS, 9)
     assert both.meant.shape == both.bins.shape == (3, SPOTS, 4)
-    assert both.told.shape == (3, SPOTS, 4)
+    assert both.told.shape == (3, SPOTS, 5)
     assert all(leaf.dtype == np.int32 for leaf in vars(both).values())
 
 
 def test_an_untrained_start_pairs_every_look_of_a_cell_with_the_one_that_is_asked():
     codes = base.label_codes()
-    assert [*map(len, codes.shown)] == [*map(len, codes.asked)] == [*THINGS.values()]
-    assert sum(map(len, codes.told)) == sum(TOLD.values())
-    both = {*np.concatenate([*codes.shown, *codes.asked, *codes.told]).tolist()}
-    assert len(both) == 2 * sum(THINGS.values()) + sum(TOLD.values())
+    assert len(codes.shown) == len(codes.asked) == sum(THINGS.values())
+    both = {*np.concatenate([codes.shown, codes.asked, codes.wanted, codes.right]).tolist()}
+    assert len(both) == 2 * sum(THINGS.values()) + 2
     assert both < {*codes.rows.tolist()}
     assert not {*(94 + places_of(GAPS)).tolist()} & {*codes.rows.tolist()}
