@@ -22,18 +22,18 @@ from tests import ROOT
 from tpu.cost import Work
 
 HASHES = {  # of the shipped files, since there is a learner to choose
-    "paper_8b": "2a72c408e0c8",
-    "easyr1_parity": "e98faf1f7ac9",
-    "mid_gpu": "83842030d2e8",
-    "pod_4b": "68b792402c73",
-    "pod_8b": "6f6d2a45c9fc",
-    "tiny_cpu": "a4f54ebd1042",
-    "tiny_no_curriculum": "a50e231cee00",
-    "tiny_no_kl": "845abc504f5c",
-    "mid_base": "40e37491dbea",
-    "refcoco_4b": "3a909c3fedd1",
-    "tiny_base": "01c50256935b",
-    "tiny_sft": "015da351bdb5",
+    "paper_8b": "ccf28844aa46",
+    "easyr1_parity": "f0d25f0b53d6",
+    "mid_gpu": "8c55a5c523f7",
+    "pod_4b": "11dd53bec745",
+    "pod_8b": "601d3bf017f8",
+    "tiny_cpu": "6d73a70c7029",
+    "tiny_no_curriculum": "c5bdbb266482",
+    "tiny_no_kl": "fc937e3164bb",
+    "mid_base": "3666cc35feea",
+    "refcoco_4b": "58235f47209d",
+    "tiny_base": "855b8e9b71b0",
+    "tiny_sft": "a9b7dde9e617",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
 PLACES = {"run_dir", "data.root", "checkpoint.root", "model.source"}
