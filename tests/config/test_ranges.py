@@ -32,7 +32,7 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "tiny_no_kl": "fc937e3164bb",
     "mid_base": "3666cc35feea",
     "refcoco_4b": "58235f47209d",
-    "tiny_base": "855b8e9b71b0",
+    "tiny_base": "cb957f802c54",
     "tiny_sft": "a9b7dde9e617",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
