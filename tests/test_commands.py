@@ -150,7 +150,7 @@ TESTED = {
     "--group 8 --length 900": "tests/tpu/test_tpu_readme.py",
     "python3 -m scripts.bench.gpu --out OUT": "tests/scripts/test_bench_gpu.py",
     "python -m scripts.study.ablate": "tests/scripts/test_ablation.py",
-    "python -m scripts.study.strengths --bases assets/tiny_strengths --at 1000 2000 3000 4000 "
+    "python -m scripts.study.strengths --bases runs/tiny_base --at 1000 2000 3000 3600 "
     "--root runs/strengths --seeds 0 1 2 --jobs 2 --results docs/results/strengths.md": (
         "tests/scripts/test_strengths.py"
     ),

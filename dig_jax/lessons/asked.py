@@ -13,23 +13,22 @@ import numpy as np
 from dig_jax.benchmarks.question import Question
 from dig_jax.benchmarks.values import LETTERS
 from dig_jax.learner.asked import SPOTS, Asked
-from dig_jax.learner.cells import NAMED, RANKS, UNKNOWN
+from dig_jax.learner.cells import NAMED, RANKS, TOLD, UNKNOWN
 from dig_jax.lessons.cells import KINDS, bins_of
 from dig_jax.lessons.shown import Thing
 
-_TOLD = {  # words of each of TOLD
+_SAID = {
     "aside": ("left", "right"),
     "ahead": ("behind", "front"),
     "number": ("1", "2", "3", "4"),
     "truth": ("no", "yes"),
-    "wanted": (),
 }
+_TOLD = {name: _SAID.get(name, ()) for name in TOLD}  # words of each of TOLD
 _WORD = re.compile(r"[a-z]+|[1-4]\b")
 _ADJECTIVES = "|".join(word for name in ("size", "color", "material") for word in KINDS[name])
 _NAME = re.compile(rf"\b((?:{_ADJECTIVES}) )*({'|'.join(KINDS['shape'])}|object)s?\b")
-_OPTION = re.compile(
-    r"^(?:[A-Z]\.|\([A-Z]\)) ([^<\n]+)", re.M
-)  # "A. red", and CV-Bench's "(A) red"
+# "A. red", and CV-Bench's "(A) red"
+_OPTION = re.compile(r"^(?:[A-Z]\.|\([A-Z]\)) ([^<\n]+)", re.M)
 _APART = 0.04  # of a picture's side: from there on one thing lies beside another, or before it
 _NONE = np.full(4, UNKNOWN)
 _UNTOLD = np.full(len(_TOLD), UNKNOWN)
@@ -89,13 +88,11 @@ def _of_option(
     asked, meant  words of the one thing that the question names, and that thing
     """
     words, one = _values(KINDS | _TOLD, _words(text)), None
-    is_name = _NAME.fullmatch(text) is not None and len(text.split()) > 1
-    is_look = not is_name and words[:4].max() != UNKNOWN and asked.max() != UNKNOWN
-    if is_look:
-        words[:4] = np.where(words[:4] == UNKNOWN, asked, words[:4])
-        one = meant if is_right else None
-    elif words[:4].max() != UNKNOWN:
+    if words[:4].max() != UNKNOWN:
         one = _the_one(words[:4], things)
+        if asked.max() != UNKNOWN:
+            words[:4] = np.where(words[:4] == UNKNOWN, asked, words[:4])
+            one = meant if is_right else None
     told = np.where(np.equal([*_TOLD], "truth"), int(is_right), UNKNOWN)
     return words, *_of_thing(one), UNKNOWN, min(letter, RANKS - 1), told
 

@@ -49,7 +49,8 @@ def comparing_init(
     cells   merged rows and columns of each image; fixes how far B's positions lie after A's
     layers  text layers that start as a comparison
     codes   the next layer starts as a search: what asks for a code reads what shows it; the last
-            one as another: what wants an option reads the one that says that it is right
+            one as another: what wants an option reads the one that says that it is right. Of a
+            model of layers + 2 text layers or more
     """
     specs = model_specs(config)
     params = init_params(specs, key=key, scale=1.0)

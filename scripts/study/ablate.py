@@ -23,7 +23,7 @@ from pathlib import Path
 from dig_jax.common import typed
 from dig_jax.common.commandline import add_settings, clear_errors, path_of, place_of, seed_of
 from dig_jax.common.files import write_text
-from dig_jax.config import load_config
+from dig_jax.config import Config, load_config
 from dig_jax.data.feed.checks import check_data
 from dig_jax.run.runlog import read_rows
 from scripts.study.ablation import effect, figure, results, runs, suite, tables
@@ -34,12 +34,16 @@ STEP_S = 8.0  # guess for configs/tiny_cpu.py on one core, until a run's own ste
 
 def plan_from(args: argparse.Namespace) -> Plan:
     """The plan that the command line names; raises ValueError and the like where it is wrong."""
-    base = load_config(args.config, args.settings)
+    base = base_of(args)
     if args.data:
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, root=args.data))
-    if args.steps is not None:
-        base = with_steps(base, args.steps)
     return make_plan(base, args.arms, args.root, seeds=args.seeds, only=args.only)
+
+
+def base_of(args: argparse.Namespace, *more: str) -> Config:
+    """The base of every arm, by the words of `study_parser` and more settings."""
+    base = load_config(args.config, [*args.settings, *more])
+    return base if args.steps is None else with_steps(base, args.steps)
 
 
 def jobs_of(plan: Plan, modes: Sequence[str], root: Path | None) -> list[runs.Job]:
@@ -61,8 +65,10 @@ def jobs_of(plan: Plan, modes: Sequence[str], root: Path | None) -> list[runs.Jo
     return jobs
 
 
-def check_exam(plan: Plan, modes: Sequence[str]) -> None:
-    """Raises what is wrong with the splits that the modes are of, before anything runs."""
+def check(plan: Plan, modes: Sequence[str]) -> None:
+    """Raises what is wrong with the pairs of arms and modes, before anything runs."""
+    for config in {run.arm: run.config for run in plan.runs}.values():
+        check_data(config)
     exam = exam_of(plan.base, plan.root)
     check_data(exam)
     for split in runs.splits_of(modes):
@@ -126,41 +132,59 @@ def write_report(plan: Plan, modes: list[str], failures: list[str], args) -> Pat
     return page
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+def study_parser(doc: str, arms: str) -> argparse.ArgumentParser:
+    """What every study's command line has; `arms` is the file that it takes where none is named."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config", type=place_of, default="configs/tiny_cpu.py", help="the base of every arm"
-    )
+    add = parser.add_argument
+    add("--config", type=place_of, default="configs/tiny_cpu.py", help="the base of every arm")
     add_settings(parser, "one field of the base, by its dotted path")
-    parser.add_argument("--arms", type=path_of, default=Path("configs/ablations.py"))
-    parser.add_argument("--only", metavar="STUDY", help="table4 or curriculum")
-    parser.add_argument("--root", type=path_of, required=True, help="folder of all runs")
-    parser.add_argument(
-        "--data", type=place_of, metavar="ROOT", help="pairs, instead of the base's data.root"
-    )
-    parser.add_argument("--seeds", type=seed_of, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="of every arm; stages keep their shares")
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at once, one pinned CPU core each if more than 1"
-    )
-    parser.add_argument(
-        "--modes", nargs="+", default=list(runs.USUAL), choices=list(runs.MODES),
-        help="evaluations of every arm; the first is the one drawn",
-    )  # fmt: skip
-    parser.add_argument(
-        "--suite", type=path_of, metavar="ROOT", help="folder of benchmarks that every arm answers"
-    )
-    parser.add_argument("--effect", type=path_of, metavar="PNG", help="a figure of F1 by split")
-    parser.add_argument("--results", type=path_of, help="Markdown file whose section is replaced")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    add("--arms", type=path_of, default=Path(arms))
+    add("--root", type=path_of, required=True, help="folder of all runs")
+    add("--seeds", type=seed_of, nargs="+", default=[0, 1, 2])
+    add("--steps", type=int, help="of every arm; stages keep their shares")
+    add("--jobs", type=int, default=1, help="runs at once, one pinned CPU core each if more than 1")
+    modes = {"default": list(runs.USUAL), "choices": list(runs.MODES)}
+    add("--modes", nargs="+", **modes, help="evaluations of every arm; the first is the one drawn")
+    add("--results", type=path_of, help="Markdown file whose section is replaced")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, argv: list[str] | None, module: str):
+    """The namespace of a study's command line, with the whole `command` for its report."""
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f"--jobs {args.jobs} is below 1; use 1 or more")
     given = sys.argv[1:] if argv is None else argv
-    args.command = shlex.join(["python", "-m", "scripts.study.ablate", *given])
+    args.command = shlex.join(["python", "-m", module, *given])
     return args
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser(__doc__, "configs/ablations.py")
+    add = parser.add_argument
+    add("--only", metavar="STUDY", help="table4 or curriculum")
+    add("--data", type=place_of, metavar="ROOT", help="pairs, instead of the base's data.root")
+    add("--suite", type=path_of, metavar="ROOT", help="folder of benchmarks that all answer")
+    add("--effect", type=path_of, metavar="PNG", help="a figure of F1 by split")
+    add("--dry-run", action="store_true", help="print the plan and stop")
+    return parsed(parser, argv, "scripts.study.ablate")
+
+
+def run_told(jobs: Sequence[runs.Job], at_once: int) -> list[str] | None:
+    """Runs what is left of the jobs; what failed, told with its log; None where it was stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        outcomes = runs.run_jobs(jobs, at_once=at_once, say=say)
+    except KeyboardInterrupt:
+        say("stopped; the same command continues")
+        return None
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    for outcome in failed:
+        log = outcome.job.folder / f"{outcome.failed.split()[0]}.log"
+        print(f"\nFAILED {outcome.job.name} in {outcome.failed}, {log} ends:\n{outcome.tail}")
+    return [f"{o.job.name} failed in {o.failed}" for o in failed]
 
 
 def say(line: str) -> None:
@@ -176,24 +200,14 @@ def main(argv: list[str] | None = None) -> int:
         print(plan_text(plan, args.jobs), flush=True)
         if args.dry_run:
             return 0
-        for config in {run.arm: run.config for run in plan.runs}.values():
-            check_data(config)
-        check_exam(plan, args.modes)
+        check(plan, args.modes)
         write_configs(plan)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        outcomes = runs.run_jobs(jobs_of(plan, args.modes, args.suite), at_once=args.jobs, say=say)
-    except KeyboardInterrupt:
-        say("stopped; the same command continues")
+    told = run_told(jobs_of(plan, args.modes, args.suite), args.jobs)
+    if told is None:
         return 130
-    failed = [outcome for outcome in outcomes if outcome.failed]
-    for outcome in failed:
-        log = outcome.job.folder / f"{outcome.failed.split()[0]}.log"
-        print(f"\nFAILED {outcome.job.name} in {outcome.failed}, {log} ends:\n{outcome.tail}")
-    told = [f"{o.job.name} failed in {o.failed}" for o in failed]
     page = write_report(plan, args.modes, told, args)
     print(f"\n{page.read_text()}\nwritten: {page}, ablation.json, ablation.png beside it")
-    return 1 if failed else 0
+    return 1 if told else 0
 
 
 if __name__ == "__main__":

@@ -1,40 +1,31 @@
 """Study 1 in one command: bases of several strengths, each continued by GRPO and by supervision.
 
-    python -m scripts.study.strengths --bases assets/tiny_strengths --at 1000 2000 3000 4000 \
+    python -m scripts.study.strengths --bases runs/tiny_base --at 1000 2000 3000 3600 \
         --root runs/strengths --seeds 0 1 2 --jobs 2 --results docs/results/strengths.md
 
-The bases are folders, or checkpoints of one run, which are exported to <root>/<step>/source. The
-arms of `configs/learners.py` start from each, with the seeds in turn: what a stopped command leaves
-is whole seeds. The same command continues. Writes <root>/<step>/ablation.*, and over all of them
-strengths.md and strengths.png. docs/ablations.md tells how arms are scored.
+The checkpoints of one run are exported to <root>/<step>/source; a folder of such folders is taken
+as it is. The arms of `configs/learners.py` start from each, with the seeds in turn: what a stopped
+command leaves is whole seeds. The same command continues. Writes strengths.md and strengths.png
+below the root. docs/ablations.md tells how arms are scored.
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dig_jax.common.commandline import add_settings, clear_errors, path_of, place_of, seed_of
+from dig_jax.common.commandline import clear_errors, path_of
 from dig_jax.common.files import write_text
-from dig_jax.config import load_config
-from dig_jax.data.feed.checks import check_data
 from dig_jax.scoring.table import markdown
 from scripts.study import ablate
 from scripts.study.ablation import crossing, results, runs, tables
-from scripts.study.ablation.plan import Plan, make_plan, with_steps
-
-ARMS = Path("configs/learners.py")
+from scripts.study.ablation.plan import Plan, make_plan
 
 
 def plan_of(args: argparse.Namespace, step: int) -> Plan:
     """The arms from the checkpoint of one step."""
-    folder = args.root / str(step)
-    settings = [*args.settings, f"model.source={source_of(args, step)}"]
-    base = load_config(args.config, settings)
-    if args.steps is not None:
-        base = with_steps(base, args.steps)
-    return make_plan(base, args.arms, folder, seeds=args.seeds)
+    base = ablate.base_of(args, f"model.source={source_of(args, step)}")
+    return make_plan(base, args.arms, args.root / str(step), seeds=args.seeds)
 
 
 def source_of(args: argparse.Namespace, step: int) -> Path:
@@ -76,7 +67,7 @@ def write_report(plans: dict[int, Plan], args: argparse.Namespace, failures: lis
     parts.append(results.made_by(next(iter(plans.values())), args.command))
     parts.append("![F1 of what each base became, by its own](strengths.png)")
     for mode in args.modes:
-        parts.append(f"{results.MODE_NAMES[mode].capitalize()}:")
+        parts.append(results.heading(mode))
         parts.append(markdown(crossing.table(plans, {s: scores[s][mode] for s in scores})))
     mode = args.modes[0]
     parts.append(f"By the true number of differences n, {results.MODE_NAMES[mode]}:")
@@ -90,25 +81,11 @@ def write_report(plans: dict[int, Plan], args: argparse.Namespace, failures: lis
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ablate.study_parser(__doc__, "configs/learners.py")
     add = parser.add_argument
-    add("--bases", type=path_of, required=True, help="folder of them, or a run with checkpoints")
-    add("--at", type=int, nargs="+", required=True, metavar="STEP", help="their names: steps")
-    add("--config", type=place_of, default="configs/tiny_cpu.py", help="the base of every arm")
-    add_settings(parser, "one field of the base, by its dotted path")
-    add("--arms", type=path_of, default=ARMS)
-    add("--root", type=path_of, required=True, help="folder of all runs")
-    add("--seeds", type=seed_of, nargs="+", default=[0, 1, 2])
-    add("--steps", type=int, help="of GRPO; the others' follow, stages keep their shares")
-    add("--jobs", type=int, default=1, help="runs at once, one pinned CPU core each")
-    add("--modes", nargs="+", default=list(runs.USUAL), choices=list(runs.MODES))
-    add("--results", type=path_of, help="Markdown file whose section is replaced")
-    args = parser.parse_args(argv)
-    if args.jobs < 1:
-        parser.error(f"--jobs {args.jobs} is below 1; use 1 or more")
-    given = sys.argv[1:] if argv is None else argv
-    args.command = shlex.join(["python", "-m", "scripts.study.strengths", *given])
-    return args
+    add("--bases", type=path_of, required=True, help="a run with checkpoints, or a folder of them")
+    add("--at", type=int, nargs="+", required=True, metavar="STEP", help="which of them")
+    return ablate.parsed(parser, argv, "scripts.study.strengths")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,24 +93,17 @@ def main(argv: list[str] | None = None) -> int:
     with clear_errors():
         if args.results:
             results.check_results(args.results)
-        exports = [export_job(args, step) for step in args.at]
-        done = runs.run_jobs(exports, at_once=1, say=ablate.say)
-        if any(one.failed for one in done):
-            print("\n".join(one.tail for one in done if one.failed))
-            return 1
+    told = ablate.run_told([export_job(args, step) for step in args.at], 1)
+    if told != []:
+        return 130 if told is None else 1
+    with clear_errors():
         plans = {step: plan_of(args, step) for step in sorted(args.at)}
         for plan in plans.values():
-            for config in {run.arm: run.config for run in plan.runs}.values():
-                check_data(config)
-            ablate.check_exam(plan, args.modes)
+            ablate.check(plan, args.modes)
             ablate.write_configs(plan)
-    jobs = jobs_of(plans, args.modes)
-    try:
-        outcomes = runs.run_jobs(jobs, at_once=args.jobs, say=ablate.say)
-    except KeyboardInterrupt:
-        ablate.say("stopped; the same command continues")
+    told = ablate.run_told(jobs_of(plans, args.modes), args.jobs)
+    if told is None:
         return 130
-    told = [f"{o.job.name} failed in {o.failed}" for o in outcomes if o.failed]
     page = write_report(plans, args, told)
     print(f"\n{page.read_text()}\nwritten: {page}, strengths.png beside it")
     return 1 if told else 0

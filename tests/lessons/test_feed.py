@@ -150,6 +150,24 @@ def test_rows_hold_the_question_its_pictures_and_its_answer(cfg, makers):
     assert len(seen) == len(makers[1].shapes)
 
 
+def test_labels_of_a_question_stand_at_its_end_and_at_the_last_words_of_its_options(cfg):
+    """In the prompt as the model reads it, each picture as many tokens as it has cells."""
+    labelled = schools.question_lessons(cfg, asked_weight=1.0, questions="vstar")
+    tokenizer = load_processor(ASSETS).tokenizer
+    lesson, told = labelled.rows(0, range(schools.QUESTIONS)), 0
+    for row, question in enumerate(labelled.order(0)[0][1]):
+        places, letter = lesson.asked.places[row], lesson.asked.letter[row]
+        assert places[0] == lesson.prompt.length[row] - 1
+        for place, number in zip(places, letter, strict=True):
+            if number != UNKNOWN:
+                option = labelled._asked[question].question.options[number]
+                piece = tokenizer.decode([lesson.prompt.tokens[row, place]])
+                assert option.split()[-1].endswith(piece.strip())
+                told += 1
+    assert told > schools.QUESTIONS
+    assert (lesson.asked.bins[..., 0] != UNKNOWN).any()  # things.jsonl was read
+
+
 def test_few_shapes_hold_all_questions(cfg):
     one, several = (schools.question_lessons(cfg, shapes=n).shapes for n in (1, 4))
     assert len(one) == 1

@@ -11,9 +11,8 @@ import numpy as np
 
 from dig_jax.data import records
 from dig_jax.data.questions.gather import Place, read
-from dig_jax.data.questions.sight import COLORED_AREA, COLORED_PX
-
-LOOKS = ("size", "color", "material", "shape")
+from dig_jax.data.questions.sight import COLORED_AREA, COLORED_PX, box_of
+from dig_jax.data.questions.words import ADJECTIVES
 
 
 def write_things(path: Path, places: tuple[Place, ...]) -> None:
@@ -41,5 +40,5 @@ def _things(planned: list[dict], mask: np.ndarray) -> Iterator[dict]:
     for thing in planned:
         rows, columns = np.nonzero(mask == thing["id"])
         if len(rows) >= max(COLORED_PX, COLORED_AREA * mask.size):
-            box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-            yield {name: thing[name] for name in LOOKS} | {"box": list(map(int, box))}
+            looks = {name: thing[name] for name in (*ADJECTIVES, "shape")}
+            yield looks | {"box": list(box_of(rows, columns))}

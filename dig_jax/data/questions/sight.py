@@ -85,7 +85,7 @@ def _seen(view: View, thing: Thing, visible: np.ndarray, alone: int) -> Seen:
     middle, box = (0.0, 0.0), (0, 0, 0, 0)
     if pixels:
         middle = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
-        box = tuple(map(int, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)))
+        box = box_of(rows, columns)
     at = np.array([*thing.xy, thing.top / 2])
     from_camera = at - view.origin
     return Seen(
@@ -101,6 +101,11 @@ def _seen(view: View, thing: Thing, visible: np.ndarray, alone: int) -> Seen:
         depth=float(from_camera @ view.forward),
         away=float(np.linalg.norm(from_camera)),
     )
+
+
+def box_of(rows: np.ndarray, columns: np.ndarray) -> tuple[int, int, int, int]:
+    """x0 y0 x1 y1, half-open, tight around the pixels i64[n] of something that is seen."""
+    return tuple(map(int, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)))
 
 
 def differs(other: Seen, one: Seen, attribute: str) -> bool:

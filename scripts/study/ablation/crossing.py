@@ -6,8 +6,7 @@ from pathlib import Path
 from dig_jax.pictures.drawing import FAINT, INK
 from scripts.study.ablation.plan import Plan
 from scripts.study.ablation.results import MODE_NAMES
-from scripts.study.ablation.statistics import Interval
-from scripts.study.ablation.tables import BASE, BY_COUNT, METRICS, NAMES, seconds
+from scripts.study.ablation.tables import BASE, BY_COUNT, METRICS, NAMES, arm_cells
 
 COLORS = ("#d1495b", "#1f6feb", "#2a9d8f", "#e9a23b", "#7b4fb5")
 
@@ -17,18 +16,10 @@ def table(plans: Mapping[int, Plan], scores: Mapping[int, dict]) -> list[list[st
     reference = next(iter(plans.values())).reference
     lines = [["base", "then", "seeds", "s", *METRICS.values(), f"F1 minus {reference}"]]
     for step, plan in plans.items():
-        for arm in (BASE, *arms_of(plan)):
-            mine = scores[step].get(arm)
-            if mine is None:
-                continue
-            spent = None if arm == BASE else seconds(plan, arm)
-            cells = [str(Interval(*mine["metrics"][name])) for name in METRICS]
-            against = mine.get("difference")
-            told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*against["f1"]) if against else "-"
-            seeds = "-" if arm == BASE else str(len(mine["seeds"]))
-            name = NAMES.get(arm) or plan.titles[arm]
-            shown = "-" if spent is None else f"{spent:.0f}"
-            lines.append([str(step), name, seeds, shown, *cells, told])
+        for arm in (BASE, *plan.arms):
+            if arm in scores[step]:
+                name = NAMES.get(arm) or plan.titles[arm]
+                lines.append([str(step), name, *arm_cells(plan, arm, scores[step][arm])])
     return lines
 
 
@@ -36,7 +27,7 @@ def by_count(plans: Mapping[int, Plan], scores: Mapping[int, dict]) -> list[list
     """Cells of one mode: F1 and count accuracy by the true number of differences n."""
     lines = []
     for step, plan in plans.items():
-        for arm in (BASE, *arms_of(plan)):
+        for arm in (BASE, *plan.arms):
             if arm in scores[step]:
                 found = scores[step][arm]["by_count"]
                 counts = sorted(found["f1"])
@@ -44,10 +35,6 @@ def by_count(plans: Mapping[int, Plan], scores: Mapping[int, dict]) -> list[list
                 lines.append([str(step), NAMES.get(arm) or plan.titles[arm], *cells])
     head = ["base", "then", *(f"{word}, n = {n}" for word in BY_COUNT.values() for n in counts)]
     return [head, *lines]
-
-
-def arms_of(plan: Plan) -> list[str]:
-    return list(dict.fromkeys(arm for arms in plan.studies.values() for arm in arms))
 
 
 def draw(path: Path, plans: Mapping[int, Plan], scores: Mapping[int, dict], modes) -> None:
@@ -62,7 +49,7 @@ def draw(path: Path, plans: Mapping[int, Plan], scores: Mapping[int, dict], mode
         known = [step for step in plans if BASE in scores[step][mode]]
         at = {step: scores[step][mode][BASE]["metrics"]["f1"][0] for step in known}
         axis.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
-        for number, arm in enumerate(arms_of(next(iter(plans.values())))):
+        for number, arm in enumerate(next(iter(plans.values())).arms):
             found = [step for step in known if arm in scores[step][mode]]
             values = [scores[step][mode][arm]["metrics"]["f1"] for step in found]
             nudge = 0.004 * (number - 1)

@@ -25,8 +25,7 @@ def draw(path: Path, plan: Plan, scores: dict) -> None:
     from matplotlib.figure import Figure  # a second to import; no pyplot: no global state
 
     modes = [mode for mode in SPLITS if mode in scores]
-    arms = list(dict.fromkeys(arm for of_study in plan.studies.values() for arm in of_study))
-    shown = [arm for arm in (*NAMES, *arms) if any(arm in scores[mode] for mode in modes)]
+    shown = [arm for arm in (*NAMES, *plan.arms) if any(arm in scores[mode] for mode in modes)]
     figure = Figure(figsize=(2.2 + 1.7 * len(modes), 3.2), layout="constrained")
     axis, step = figure.subplots(), _WIDTH / max(len(shown), 1)
     for number, arm in enumerate(shown):

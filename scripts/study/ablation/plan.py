@@ -55,6 +55,11 @@ class Plan:
     def seeds(self) -> list[int]:
         return sorted({run.seed for run in self.runs})
 
+    @property
+    def arms(self) -> list[str]:
+        """Of all studies, each once."""
+        return list(dict.fromkeys(arm for arms in self.studies.values() for arm in arms))
+
     def of_arm(self, arm: str) -> list[Run]:
         return [run for run in self.runs if run.arm == arm]
 

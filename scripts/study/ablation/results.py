@@ -50,7 +50,7 @@ def section(
     for study in plan.studies:
         parts.append(f"### {STUDY_NAMES.get(study, study)}")
         for mode, of_mode in scores.items():
-            parts.append(f"{MODE_NAMES.get(mode, mode).capitalize()}:")
+            parts.append(heading(mode))
             parts.append(markdown(study_table(plan, study, of_mode)))
         mode = next(iter(scores))
         parts.append(f"By the true number of differences n, {MODE_NAMES.get(mode, mode)}:")
@@ -63,6 +63,12 @@ def section(
             )
             parts.append(markdown(suite_table(suite, plan.studies[study])))
     return "\n\n".join(parts) + "\n"
+
+
+def heading(mode: str) -> str:
+    """ "The greedy answer:" before a mode's table."""
+    name = MODE_NAMES.get(mode, mode)
+    return f"{name[0].upper()}{name[1:]}:"
 
 
 def made_by(plan: Plan, command: str) -> str:

@@ -111,10 +111,8 @@ def splits_of(modes: Sequence[str]) -> list[str]:
 
 def exam_file(folder: Path, mode: str) -> Path:
     """Where the evaluation of a mode is; a policy without a model has one answer to a pair."""
-    name = MODES[mode] or ("" if mode == _EXAM else mode)
-    path = folder / (f"eval_{_EXAM}_{name}.json" if name else f"eval_{_EXAM}.json")
-    alone = folder.name == PIXELS and not MODES[mode]
-    return folder / f"eval_{_EXAM}.json" if alone else path
+    is_exam = mode == _EXAM or (folder.name == PIXELS and not MODES[mode])
+    return folder / f"eval_{_EXAM if is_exam else f'{_EXAM}_{MODES[mode] or mode}'}.json"
 
 
 def write_config(path: Path, config: Config) -> None:

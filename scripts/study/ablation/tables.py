@@ -88,13 +88,18 @@ def study_table(plan: Plan, study: str, scores: dict) -> list[list[str]]:
         if mine is None:
             lines.append([label, "none finished", *["-"] * (len(METRICS) + 2)])
             continue
-        cells = [str(Interval(*mine["metrics"][name])) for name in METRICS]
-        difference = mine.get("difference")
-        against = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference["f1"]) if difference else "-"
-        seeds = "-" if arm in NAMES else str(len(mine["seeds"]))
-        spent = None if arm in NAMES else seconds(plan, arm)
-        lines.append([label, seeds, "-" if spent is None else f"{spent:.0f}", *cells, against])
+        lines.append([label, *arm_cells(plan, arm, mine)])
     return lines
+
+
+def arm_cells(plan: Plan, arm: str, mine: dict) -> list[str]:
+    """Cells of an arm, or of one of NAMES: seeds, seconds, METRICS, F1 minus the reference's."""
+    cells = [str(Interval(*mine["metrics"][name])) for name in METRICS]
+    difference = mine.get("difference")
+    against = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference["f1"]) if difference else "-"
+    seeds = "-" if arm in NAMES else str(len(mine["seeds"]))
+    spent = None if arm in NAMES else seconds(plan, arm)
+    return [seeds, "-" if spent is None else f"{spent:.0f}", *cells, against]
 
 
 def count_table(plan: Plan, study: str, scores: dict) -> list[list[str]]:
