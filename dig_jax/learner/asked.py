@@ -28,6 +28,7 @@ class Asked:
     meant   i32[B, N, 4]  as THINGS: what is known of the thing that they mean
     bins    i32[B, N, 4]  of the coordinates of its box
     named   i32[B, N]     of a thing: its place among those of the question
+    number  i32[B, N]     of a thing's name: how many there are, less one, where that is asked
     letter  i32[B, N]     of an option: its place among them
     told    i32[B, N, 5]  as TOLD: what is decided; of an option whether it is right
     """
@@ -37,6 +38,7 @@ class Asked:
     meant: jax.Array
     bins: jax.Array
     named: jax.Array
+    number: jax.Array
     letter: jax.Array
     told: jax.Array
 
@@ -44,7 +46,7 @@ class Asked:
 def asked_totals(asked: Asked) -> dict[str, jax.Array]:
     """Number of labels of each kind, f32[] and at least 1: what their losses are means over."""
     known = {"words": asked.words, "meant": asked.meant, "where": asked.bins[..., 0]}
-    known |= {name: getattr(asked, name) for name in ("named", "letter", "told")}
+    known |= {name: getattr(asked, name) for name in ("named", "number", "letter", "told")}
     counts = {name: (label != UNKNOWN).sum() for name, label in known.items()}
     return {name: jnp.maximum(count, 1).astype(jnp.float32) for name, count in counts.items()}
 
@@ -65,11 +67,12 @@ def make_asked_loss(cfg: SftConfig) -> Callable:
             "meant": _values(late, THINGS, asked.meant),
             "where": bins_loss(late, asked.bins),
             "named": cross(rows_of(late, "named"), asked.named),
+            "number": cross(rows_of(late, "number"), asked.number),
             "letter": cross(rows_of(late, "rank"), asked.letter),
             "told": _values(last, TOLD, asked.told),
         }
         parts = {name: value / totals[name] for name, value in sums.items()}
-        total = parts["words"] + parts["meant"] + parts["told"]
+        total = parts["words"] + parts["meant"] + parts["number"] + parts["told"]
         total += 0.3 * (parts["where"] + parts["named"] + parts["letter"])
         return cfg.asked_weight * total, {f"loss_{name}": one for name, one in parts.items()}
 

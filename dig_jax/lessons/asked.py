@@ -46,10 +46,11 @@ def labels_of(question: Question, pieces: Sequence[str], things: Sequence[Thing]
     names = [name for name in _NAME.finditer(asked) if _looks(name[0]).max() != UNKNOWN]
     meant = [_the_one(_looks(name[0]), things) for name in names]
     rows = [(len(text), *_of_end(question, meant))]
+    number = _decided(question, meant)[list(_TOLD).index("number")]
     for place, (name, one) in enumerate(zip(names, meant, strict=True)):
         words = np.append(_looks(name[0]), _UNTOLD)
         place = min(place, NAMED - 1)
-        rows.append((name.end(), words, *_of_thing(one), place, UNKNOWN, _UNTOLD))
+        rows.append((name.end(), words, *_of_thing(one), place, number, UNKNOWN, _UNTOLD))
     alone = (_looks(names[0][0]), meant[0]) if len(names) == 1 else (_NONE, None)
     for letter, option in enumerate(options):
         is_right = question.kind == "letter" and question.target == LETTERS[letter]
@@ -66,10 +67,10 @@ def stack_asked(labels: Sequence[Asked]) -> Asked:
 def _laid_out(rows: list[tuple], ends: list[int]) -> Asked:
     """As many spots as there is room for, the end first.
 
-    rows  (place in the text, words, meant, bins, named, letter, told) of each
+    rows  (place in the text, words, meant, bins, named, number, letter, told) of each
     ends  of the tokens in the text
     """
-    blank = (0, np.append(_NONE, _UNTOLD), _NONE, _NONE, UNKNOWN, UNKNOWN, _UNTOLD)
+    blank = (0, np.append(_NONE, _UNTOLD), _NONE, _NONE, UNKNOWN, UNKNOWN, UNKNOWN, _UNTOLD)
     rows = rows[:SPOTS] + [blank] * (SPOTS - len(rows))
     places = [int(np.searchsorted(ends, row[0])) for row in rows]
     return Asked(np.array(places), *map(np.array, [*zip(*rows, strict=True)][1:]))
@@ -94,7 +95,7 @@ def _of_option(
             words[:4] = np.where(words[:4] == UNKNOWN, asked, words[:4])
             one = meant if is_right else None
     told = np.where(np.equal([*_TOLD], "truth"), int(is_right), UNKNOWN)
-    return words, *_of_thing(one), UNKNOWN, min(letter, RANKS - 1), told
+    return words, *_of_thing(one), UNKNOWN, UNKNOWN, min(letter, RANKS - 1), told
 
 
 def _of_end(question: Question, named: list[Thing | None]) -> tuple:
@@ -116,7 +117,7 @@ def _of_end(question: Question, named: list[Thing | None]) -> tuple:
         new = _values(KINDS, _words(_answer(question)) - _asked_words(question))
         known = np.where(new == UNKNOWN, looks, new) if new.max() != UNKNOWN else _NONE
     meant = np.where(meant == UNKNOWN, known, meant)
-    return words, meant, bins, UNKNOWN, UNKNOWN, _decided(question, named)
+    return words, meant, bins, UNKNOWN, UNKNOWN, UNKNOWN, _decided(question, named)
 
 
 def _asked_words(question: Question) -> set[str]:
@@ -126,14 +127,18 @@ def _asked_words(question: Question) -> set[str]:
 
 
 def _decided(question: Question, named: list[Thing | None]) -> np.ndarray:
-    """i32[5], as TOLD: how the first thing lies to the second, how many there are, whether any."""
-    told = dict.fromkeys(_TOLD, UNKNOWN) | dict(zip(("aside", "ahead"), _sides(named), strict=True))
+    """i32[5], as TOLD: how the first thing lies to the second, how many there are, what is true.
+
+    Of a statement that two things lie so or so its truth alone: the same rows tell what it claims.
+    """
+    told = dict.fromkeys(_TOLD, UNKNOWN)
     told["wanted"] = int(question.kind == "letter")
     if question.kind == "letter":
+        told |= zip(("aside", "ahead"), _sides(named), strict=True)
         said = _values(_TOLD, _words(_answer(question)))
         told |= {name: value for name, value in zip(_TOLD, said, strict=True) if value != UNKNOWN}
         told["truth"] = 0  # what wants an option is none: it must not find itself
-    elif question.kind == "yes_no" and len(named) == 1:
+    elif question.kind == "yes_no":
         told["truth"] = int(question.target == "yes")
     return np.array([*told.values()])
 

@@ -26,7 +26,7 @@ CONFIG = dataclasses.replace(
 CFG = SftConfig(changed_weight=0.7, things_weight=0.4, asked_weight=0.6, questions_weight=0.5,
                 first_row=64, rank_layer=1, asked_layer=0, meant_layer=1, told_layer=1)  # fmt: skip
 PAIRS, QUESTIONS, TOKENS = 4, 8, 5
-OF_ASKED = ("words", "meant", "where", "named", "letter", "told")
+OF_ASKED = ("words", "meant", "where", "named", "number", "letter", "told")
 GRID = (2, 3)
 
 
@@ -89,6 +89,7 @@ def some_asked(rows: int, rng) -> Asked:
         meant=some(looks, spots, 4),
         bins=some(labels.BINS, spots, 4),
         named=some(labels.NAMED, spots),
+        number=some(labels.TOLD["number"], spots),
         letter=some(labels.RANKS, spots),
         told=some(told, spots, 5),
     )
@@ -136,7 +137,7 @@ def test_the_loss_is_the_sum_of_its_parts_by_their_weights():
     things = sum(seen[f"loss_{name}"] for name in labels.THINGS) / len(labels.THINGS)
     things += 0.3 * seen["loss_thing_bins"]
     pairs = seen["loss_pairs"] + CFG.changed_weight * dense + CFG.things_weight * things
-    asked = seen["loss_words"] + seen["loss_meant"] + seen["loss_told"]
+    asked = sum(seen[f"loss_{name}"] for name in ("words", "meant", "number", "told"))
     asked += 0.3 * (seen["loss_where"] + seen["loss_named"] + seen["loss_letter"])
     questions = seen["loss_questions"] + CFG.asked_weight * asked
     expected = CFG.pairs_weight * pairs + CFG.questions_weight * questions

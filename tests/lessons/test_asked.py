@@ -117,13 +117,14 @@ def told(*given, **more):
 
 
 def test_how_the_first_thing_lies_to_the_second_is_told_and_small_margins_are_not():
-    text = prompts.statement("The cube is behind the sphere.")
-    assert told("yes_no", text, "yes", things=(CUBE, SPHERE)) == [0, 0, NO, NO, 0]
-    back = prompts.statement("The sphere is behind the cube.")
-    assert told("yes_no", back, "no", things=(CUBE, SPHERE)) == [1, 1, NO, NO, 0]
+    names = ("cube", "sphere")
+    text = prompts.choice("Which is closer, the cube or the sphere?", names)
+    assert told("letter", text, "B", names, things=(CUBE, SPHERE)) == [0, 0, NO, 0, 1]
+    back = prompts.choice("Which is closer, the sphere or the cube?", names)
+    assert told("letter", back, "B", names, things=(CUBE, SPHERE)) == [1, 1, NO, 0, 1]
     level = Thing(SPHERE.looks, np.float32([0.6, 0.1, 0.9, 0.42]))
-    assert told("yes_no", text, "no", things=(CUBE, level)) == [0, NO, NO, NO, 0]
-    assert told("yes_no", text, "yes") == [NO, NO, NO, NO, 0]
+    assert told("letter", text, "A", names, things=(CUBE, level)) == [0, NO, NO, 0, 1]
+    assert told("letter", text, "A", names) == [NO, NO, NO, 0, 1]
 
 
 def test_what_is_decided_is_what_the_right_option_says():
@@ -159,11 +160,21 @@ def test_an_option_that_names_a_thing_finds_it_whether_it_is_right_or_not():
     assert found.told[3:5, 3].tolist() == [0, 1]
 
 
-def test_what_a_statement_claims_is_one_of_its_words_and_its_truth_is_not_told():
+def test_what_a_statement_claims_is_one_of_its_words_and_its_truth_alone_is_told():
     text = prompts.statement("The cube is in front of the sphere.")
-    found = asked("yes_no", text, "yes", things=(CUBE, SPHERE))
-    assert found.words[0, 4:].tolist() == [NO, 1, NO, NO, NO]
-    assert found.told[0, 3] == NO
+    for truth, target in enumerate(("no", "yes")):
+        found = asked("yes_no", text, target, things=(CUBE, SPHERE))
+        assert found.words[0, 4:].tolist() == [NO, 1, NO, NO, NO]
+        assert found.told[0].tolist() == [NO, NO, NO, truth, 0]
+
+
+def test_a_name_tells_how_many_there_are_where_that_is_asked_and_not_elsewhere():
+    """Options, which cannot read the end, then know it."""
+    text = CVBENCH.format("How many cubes are in the image?", *"2431")
+    found = asked("letter", text, "C", tuple("2431"), things=(CUBE, SPHERE))
+    assert found.number.tolist() == [NO, 2, NO, NO, NO, NO, NO, NO]
+    text = prompts.choice("What is the color of the cube?", COLORS)
+    assert asked("letter", text, "A", COLORS, things=(CUBE, SPHERE)).number.tolist() == [NO] * SPOTS
 
 
 def test_words_in_plural_and_at_a_quote_are_words_and_parts_of_others_are_not():
@@ -173,7 +184,8 @@ def test_words_in_plural_and_at_a_quote_are_words_and_parts_of_others_are_not():
 
 def test_rows_are_stacked_as_the_loss_reads_them():
     both = stack_asked([asked("yes_no", "Is there a cone?", "no")] * 3)
-    assert both.places.shape == both.named.shape == both.letter.shape == (3, SPOTS)
+    assert both.places.shape == both.named.shape == both.number.shape == (3, SPOTS)
+    assert both.letter.shape == (3, SPOTS)
     assert both.words.shape == (3, SPOTS, 9)
     assert both.meant.shape == both.bins.shape == (3, SPOTS, 4)
     assert both.told.shape == (3, SPOTS, 5)
