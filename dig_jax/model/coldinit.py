@@ -68,6 +68,18 @@ def comparing_init(
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
 
 
+def matching_init(params: Params, config: ModelConfig, codes: Codes, *, key: jax.Array) -> Params:
+    """Trained parameters whose last text layer looks for the right option as a fresh one does.
+
+    While nothing says yet which option is right, these heads have nothing to find and drift; put
+    in again when options say it, they read it.
+    """
+    draw = np.random.default_rng(int(jax.random.randint(key, (), 0, 2**31 - 1)))
+    params = jax.tree.map(lambda a: np.array(a, np.float32), params)
+    _match_attention(params, config, codes, layer=config.text.layers - 1, draw=draw)
+    return jax.tree.map(jnp.asarray, params)
+
+
 def _scale_linears(params: Params, config: ModelConfig) -> None:
     """Unit-variance activations everywhere, small residual branches, a nearly flat output."""
     text, vision = params["blocks"], params["vision"]

@@ -6,6 +6,7 @@
 
 Seeded. Its first text blocks start as a comparison of two pictures, whose size it is made for
 (others work, with less of a start), the next and the last one as searches (`model.coldinit`).
+With --trained the last one alone starts anew, in a model of this kind that was trained for a while.
 docs/base.md tells how the shipped one was made.
 """
 
@@ -19,9 +20,9 @@ from dig_jax.config import SftConfig
 from dig_jax.hf import weights
 from dig_jax.inputs import prompt as prompts
 from dig_jax.learner.cells import ASKED, GAPS, THINGS, label_rows, places_of
-from dig_jax.model.coldinit import Codes, comparing_init
+from dig_jax.model.coldinit import Codes, comparing_init, matching_init
 from dig_jax.model.config import ModelConfig, TextConfig, VisionConfig
-from dig_jax.model.params import count
+from dig_jax.model.params import Params, count
 from dig_jax.model.specs import model_specs
 from scripts.make.tiny_tokenizer import VOCABULARY
 
@@ -83,15 +84,33 @@ def main() -> None:
     add("--tokenizer", type=place_of, required=True, help="folder of scripts.make.tiny_tokenizer")
     add("--out", type=path_of, required=True, help="checkpoint folder to write")
     add("--shape", default="tiny", choices=list(SHAPES), help="sizes of the model")
+    add("--trained", type=place_of, help="checkpoint whose last block starts anew, as a search")
     add("--seed", type=seed_of, default=0)
     args = parser.parse_args()
-    config = shaped(args.shape, prompts.load_processor(args.tokenizer))
-    width, height = PICTURES[args.shape]
+    config, key = (
+        shaped(args.shape, prompts.load_processor(args.tokenizer)),
+        jax.random.key(args.seed),
+    )
+    params = trained(args.trained, config, key) if args.trained else fresh(args.shape, config, key)
+    weights.save_hf(args.out, params, config, source_folder=args.tokenizer)
+    what = f"a new search in {args.trained}" if args.trained else "untrained"
+    print(f"wrote {args.out}: {count(model_specs(config))} parameters, {what}")
+
+
+def fresh(shape: str, config: ModelConfig, key: jax.Array) -> Params:
+    """Untrained parameters of one of SHAPES."""
+    width, height = PICTURES[shape]
     config.check_image(height, width)
     cells = (height // config.vision.cell, width // config.vision.cell)
-    params = comparing_init(config, cells, key=jax.random.key(args.seed), codes=label_codes())
-    weights.save_hf(args.out, params, config, source_folder=args.tokenizer)
-    print(f"wrote {args.out}: {count(model_specs(config))} untrained parameters")
+    return comparing_init(config, cells, key=key, codes=label_codes())
+
+
+def trained(folder: str, config: ModelConfig, key: jax.Array) -> Params:
+    """Those of a checkpoint of this shape with a new search; ValueError where it has another."""
+    found = weights.read_model_config(folder)
+    if (found.text, found.vision) != (config.text, config.vision):
+        raise ValueError(f"--trained={folder} is no checkpoint of --shape; name the one it has")
+    return matching_init(weights.load_params(folder, config), config, label_codes(), key=key)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "tiny_no_kl": "fc937e3164bb",
     "mid_base": "3666cc35feea",
     "refcoco_4b": "58235f47209d",
-    "tiny_base": "cb957f802c54",
+    "tiny_base": "56fb2e973b91",
+    "tiny_base_end": "4fbde6f27a87",
     "tiny_sft": "a9b7dde9e617",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dig_jax.model import text, vision
-from dig_jax.model.coldinit import Codes, comparing_init
+from dig_jax.model.coldinit import Codes, comparing_init, matching_init
 from dig_jax.model.params import param_shapes
 from dig_jax.model.rope import rotate
 from dig_jax.model.specs import model_specs
@@ -146,6 +146,30 @@ def test_what_wants_an_option_reads_the_one_that_is_right_and_not_itself():
     read = searched(params, wants, options, layer=CONFIG.text.layers - 1)[::2]
     assert (read.argmax(-1) == 1).all()
     assert read[:, 1].min() > 0.5
+
+
+def test_a_search_that_has_drifted_is_put_in_again_and_nothing_else_moves():
+    fresh = comparing_init(CONFIG, (ROWS, COLS), key=jax.random.key(0), codes=CODES)
+    last = CONFIG.text.layers - 1
+    blocks = dict(fresh["blocks"])
+    for name in ("wq", "wk"):
+        noise = np.random.default_rng(3).normal(size=blocks[name].shape[1:])
+        blocks[name] = blocks[name].at[last].set(noise / np.sqrt(CONFIG.text.width))
+    drifted = {**fresh, "blocks": blocks}
+    again = matching_init(drifted, CONFIG, CODES, key=jax.random.key(1))
+    (wants,) = states(fresh, WANTED, 9)
+    options = states(fresh, np.array([17, 18, 19, 1]), 0)
+    assert searched(drifted, wants, options, layer=last)[::2][:, 1].max() < 0.5
+    assert searched(again, wants, options, layer=last)[::2][:, 1].min() > 0.5
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), drifted, again)
+    heads = ("wq", "wk", "wv", "wo", "q_norm", "k_norm")
+    assert not any(jax.tree.leaves({**moved, "blocks": without(moved["blocks"], heads)}))
+    for name in heads:
+        np.testing.assert_array_equal(again["blocks"][name][:last], blocks[name][:last])
+
+
+def without(tree: dict, names) -> dict:
+    return {name: one for name, one in tree.items() if name not in names}
 
 
 def test_without_its_turn_a_search_finds_itself():

@@ -1,0 +1,28 @@
+"""The second half of the shipped base's training, once its options know which one is right.
+
+Its last block starts anew as a search for that one (`scripts.make.base --trained`), and what has a
+letter or two things is asked more often. Hardware: 2 CPU cores. Time: .77 s a step. The commands:
+docs/base.md.
+"""
+
+import dataclasses
+
+from configs import tiny_base
+from dig_jax.config import CheckpointConfig, Config, CurriculumConfig, ModelSource, Stage
+
+STEPS = 2000
+
+
+def get_config() -> Config:
+    first = tiny_base.get_config()
+    return dataclasses.replace(
+        first,
+        name="tiny_base_end",
+        steps=STEPS,
+        run_dir="runs/tiny_base_end",
+        model=ModelSource(source="runs/tiny_matched"),
+        sft=dataclasses.replace(first.sft, questions="refcoco_val*3,vstar*3,cvbench*4,vsr*4,here"),
+        optim=dataclasses.replace(first.optim, schedule="wsd", decay=0.3),
+        curriculum=CurriculumConfig(stages=(Stage(until=STEPS, weights={"base": 1.0}),)),
+        checkpoint=CheckpointConfig(every=100, keep=20, best=""),
+    )
