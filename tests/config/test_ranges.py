@@ -34,6 +34,7 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "refcoco_4b": "58235f47209d",
     "tiny_base": "56fb2e973b91",
     "tiny_base_end": "4fbde6f27a87",
+    "tiny_base_polish": "8014f353563c",
     "tiny_sft": "a9b7dde9e617",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)

@@ -1,6 +1,5 @@
 """The mid-size model: its sizes, its configuration, and its whole chain shrunk onto a CPU."""
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -64,11 +63,9 @@ def test_the_mid_shape_keeps_the_released_proportions():
     assert [2 * tap + 1 for tap in ours.vision.deepstack] == list(theirs.vision.deepstack)
 
 
-def test_the_tiny_shape_is_the_shipped_models_and_a_block_more():
-    """The shipped base was made before the block that reads options (docs/base.md)."""
+def test_the_tiny_shape_is_the_shipped_models():
     shipped = base.weights.read_model_config(ASSETS)
-    text = dataclasses.replace(shipped.text, layers=5)
-    assert base.shaped("tiny", load_processor(ASSETS)) == dataclasses.replace(shipped, text=text)
+    assert base.shaped("tiny", load_processor(ASSETS)) == shipped
 
 
 def test_the_configuration_is_for_one_gpu_and_three_stages():
