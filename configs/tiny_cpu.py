@@ -36,7 +36,7 @@ def get_config() -> Config:
         rollout=RolloutConfig(
             group=8, max_tokens=78, temperature=1.0, chunk=20, compact=0.5, layers="unroll"
         ),
-        # a model of 1.8 M parameters learns at a rate 300 times that of the released sizes
+        # a model of 2.1 M parameters learns at a rate 300 times that of the released sizes
         optim=OptimConfig(rate=3e-4, warmup=5, schedule="linear", b2=0.98, weight_decay=0.0),
         # eight pairs at a time: four leave more of a turn empty, all at once are no faster
         grpo=GrpoConfig(kl_coef=0.005, accumulate=2),

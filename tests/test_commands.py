@@ -114,6 +114,7 @@ python -m dig_jax.data
 RECORD = """
 scripts/quickstart.sh
 scripts/controls.sh
+scripts/make_base.sh
 """
 CLOUD = """
 tpu/create.sh NAME --zone ZONE --type v5litepod-16
@@ -150,7 +151,7 @@ TESTED = {
     "--group 8 --length 900": "tests/tpu/test_tpu_readme.py",
     "python3 -m scripts.bench.gpu --out OUT": "tests/scripts/test_bench_gpu.py",
     "python -m scripts.study.ablate": "tests/scripts/test_ablation.py",
-    "python -m scripts.study.strengths --bases runs/tiny_base --at 1000 2000 3000 3600 "
+    "python -m scripts.study.strengths --bases assets/tiny_strengths --at 2000 3400 3900 4400 "
     "--root runs/strengths --seeds 0 1 2 --jobs 2 --results docs/results/strengths.md": (
         "tests/scripts/test_strengths.py"
     ),
@@ -169,12 +170,6 @@ TESTED |= dict.fromkeys(
     "tests/test_predict.py",
 )
 READ = """
-python -m dig_jax.data render --root data/base --preset base
-python -m dig_jax.data questions --root data/base --splits base --allow-training --out data/base_questions
-python -m scripts.make.tiny_tokenizer --out runs/tiny_tokenizer --patch 8
-python -m scripts.make.base --tokenizer runs/tiny_tokenizer --out runs/tiny_fresh
-python -m dig_jax.sft --config configs/tiny_base.py
-python -m dig_jax.convert export --run runs/tiny_base --step 3500 --out assets/tiny_qwen3vl
 python -m dig_jax.data render --root data/mid --preset base --set look.width=256 --set look.height=192
 python -m dig_jax.data render --root data/mid --preset quickstart --set look.width=256 --set look.height=192
 python -m dig_jax.data make --preset paper --root data/paper

@@ -1,6 +1,6 @@
 """Study 1 in one command: bases of several strengths, each continued by GRPO and by supervision.
 
-    python -m scripts.study.strengths --bases runs/tiny_base --at 1000 2000 3000 3600 \
+    python -m scripts.study.strengths --bases assets/tiny_strengths --at 2000 3400 3900 4400 \
         --root runs/strengths --seeds 0 1 2 --jobs 2 --results docs/results/strengths.md
 
 The checkpoints of one run are exported to <root>/<step>/source; a folder of such folders is taken
