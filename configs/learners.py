@@ -21,28 +21,28 @@ def grpo(base: Config) -> Config:
 
 def supervised(base: Config) -> Config:
     """supervised, with dense labels"""
-    return _supervised(base, tiny_sft.get_config().sft, DENSE_STEPS)
+    trained = of_steps(base, round(base.steps * DENSE_STEPS))
+    return dataclasses.replace(trained, sft=tiny_sft.get_config().sft)
 
 
 def plain(base: Config) -> Config:
     """supervised, cross-entropy alone"""
-    return _supervised(base, SftConfig(augment=True), PLAIN_STEPS)
+    trained = of_steps(base, round(base.steps * PLAIN_STEPS))
+    return dataclasses.replace(trained, sft=SftConfig(augment=True))
 
 
-STUDIES = {"learners": (grpo, supervised, plain)}
-REFERENCE = grpo
-EQUAL = ("pairs_per_step", "rollout", "model")
-
-
-def _supervised(base: Config, sft: SftConfig, each: float) -> Config:
-    """On the pairs of the base's last stage, which all buckets are in."""
-    steps, like = round(base.steps * each), tiny_sft.get_config()
+def of_steps(base: Config, steps: int) -> Config:
+    """Supervised training on the pairs of the base's last stage, which all buckets are in."""
     stages = (Stage(until=steps, weights=base.curriculum.stages[-1].weights),)
     return dataclasses.replace(
         base,
         learner="sft",
         steps=steps,
-        sft=sft,
-        optim=like.optim,
+        optim=tiny_sft.get_config().optim,
         curriculum=dataclasses.replace(base.curriculum, stages=stages),
     )
+
+
+STUDIES = {"learners": (grpo, supervised, plain)}
+REFERENCE = grpo
+EQUAL = ("pairs_per_step", "rollout", "model")

@@ -12,6 +12,8 @@ from configs import learners, tiny_base
 from dig_jax.config import Config, SftConfig
 
 ASKED = "data/tiny_asked"
+# Steps of expressions alone that take as long as one of GRPO: one picture each, a short answer.
+REFERRING_STEPS = 7.7
 
 
 def grpo(base: Config) -> Config:
@@ -31,7 +33,7 @@ def supervised(base: Config) -> Config:
 
 def referring(base: Config) -> Config:
     """supervised on referring expressions alone"""
-    like = learners.supervised(base)
+    like = learners.of_steps(base, round(base.steps * REFERRING_STEPS))
     rows = like.pairs_per_step
     sft = SftConfig(
         pairs_weight=0.0,
