@@ -170,6 +170,7 @@ TESTED |= dict.fromkeys(
     "tests/test_predict.py",
 )
 READ = """
+python -m dig_jax.data questions --root data/base --splits base --allow-training --out data/base_questions
 python -m dig_jax.data render --root data/mid --preset base --set look.width=256 --set look.height=192
 python -m dig_jax.data render --root data/mid --preset quickstart --set look.width=256 --set look.height=192
 python -m dig_jax.data make --preset paper --root data/paper
