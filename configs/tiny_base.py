@@ -4,6 +4,8 @@ Hardware: 2 CPU cores. Time: .77 s a step. `tiny_base_end` goes on from its last
 that make its data, its untrained start and what comes between: docs/base.md.
 """
 
+import dataclasses
+
 from dig_jax.config import (
     CheckpointConfig,
     Config,
@@ -57,7 +59,7 @@ def get_config() -> Config:
             **PLACES,
         ),
         optim=OptimConfig(rate=1e-3, warmup=50, b2=0.98),
-        curriculum=CurriculumConfig(stages=(Stage(until=STEPS, weights={"base": 1.0}),)),
+        curriculum=curriculum_of(STEPS),
         # scored along the way, and chooses nothing
         eval=EvalConfig(
             pairs=300,
@@ -69,4 +71,22 @@ def get_config() -> Config:
         ),
         # all are kept: studies start from several
         checkpoint=CheckpointConfig(every=100, keep=40, best=""),
+    )
+
+
+def curriculum_of(steps: int) -> CurriculumConfig:
+    """The pairs of the one split that there is."""
+    return CurriculumConfig(stages=(Stage(until=steps, weights={"base": 1.0}),))
+
+
+def next_part(before: Config, name: str, steps: int, source: str, **changes) -> Config:
+    """A training that starts from a checkpoint of the one before it."""
+    return dataclasses.replace(
+        before,
+        name=name,
+        steps=steps,
+        run_dir=f"runs/{name}",
+        model=ModelSource(source=source),
+        curriculum=curriculum_of(steps),
+        **changes,
     )

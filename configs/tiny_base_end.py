@@ -8,21 +8,19 @@ docs/base.md.
 import dataclasses
 
 from configs import tiny_base
-from dig_jax.config import CheckpointConfig, Config, CurriculumConfig, ModelSource, Stage
+from dig_jax.config import CheckpointConfig, Config
 
 STEPS = 2000
 
 
 def get_config() -> Config:
     first = tiny_base.get_config()
-    return dataclasses.replace(
+    return tiny_base.next_part(
         first,
-        name="tiny_base_end",
-        steps=STEPS,
-        run_dir="runs/tiny_base_end",
-        model=ModelSource(source="runs/tiny_matched"),
+        "tiny_base_end",
+        STEPS,
+        "runs/tiny_matched",
         sft=dataclasses.replace(first.sft, questions="refcoco_val*3,vstar*3,cvbench*4,vsr*4,here"),
         optim=dataclasses.replace(first.optim, schedule="wsd", decay=0.3),
-        curriculum=CurriculumConfig(stages=(Stage(until=STEPS, weights={"base": 1.0}),)),
         checkpoint=CheckpointConfig(every=100, keep=20, best=""),
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The shipped base from nothing: renders, questions, three trainings and what comes between them.
 #
-#   scripts/make_base.sh          about 75 minutes on 2 idle CPU cores -> runs/tiny_qwen3vl
+#   scripts/make_base.sh          some 75 minutes on 2 idle CPU cores -> runs/tiny_qwen3vl
 #   scripts/make_base.sh OUT      another new folder
 #
 # Every part is made once: after a stop the same command goes on. docs/base.md tells why so.
@@ -31,4 +31,4 @@ once runs/tiny_matched scripts.make.base --tokenizer runs/tiny_tokenizer \
 once runs/tiny_unpolished dig_jax.convert export --run runs/tiny_base_end --step 1200 \
     --out runs/tiny_unpolished
 "$python" -m dig_jax.sft --config configs/tiny_base_polish.py
-"$python" -m dig_jax.convert export --run runs/tiny_base_polish --step 300 --out "$out"
+once "$out" dig_jax.convert export --run runs/tiny_base_polish --step 300 --out "$out"

@@ -46,7 +46,7 @@ def labels_of(question: Question, pieces: Sequence[str], things: Sequence[Thing]
     names = [name for name in _NAME.finditer(asked) if _looks(name[0]).max() != UNKNOWN]
     meant = [_the_one(_looks(name[0]), things) for name in names]
     rows = [(len(text), *_of_end(question, meant))]
-    number = _decided(question, meant)[list(_TOLD).index("number")]
+    number = rows[0][-1][[*_TOLD].index("number")]  # of what the end decides
     for place, (name, one) in enumerate(zip(names, meant, strict=True)):
         words = np.append(_looks(name[0]), _UNTOLD)
         place = min(place, NAMED - 1)

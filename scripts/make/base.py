@@ -15,7 +15,7 @@ import argparse
 import jax
 import numpy as np
 
-from dig_jax.common.commandline import path_of, place_of, seed_of
+from dig_jax.common.commandline import clear_errors, path_of, place_of, seed_of
 from dig_jax.config import SftConfig
 from dig_jax.hf import weights
 from dig_jax.inputs import prompt as prompts
@@ -87,11 +87,13 @@ def main() -> None:
     add("--trained", type=place_of, help="checkpoint whose last block starts anew, as a search")
     add("--seed", type=seed_of, default=0)
     args = parser.parse_args()
-    config, key = (
-        shaped(args.shape, prompts.load_processor(args.tokenizer)),
-        jax.random.key(args.seed),
-    )
-    params = trained(args.trained, config, key) if args.trained else fresh(args.shape, config, key)
+    config = shaped(args.shape, prompts.load_processor(args.tokenizer))
+    key = jax.random.key(args.seed)
+    if args.trained:
+        with clear_errors():
+            params = trained(args.trained, config, key)
+    else:
+        params = fresh(args.shape, config, key)
     weights.save_hf(args.out, params, config, source_folder=args.tokenizer)
     what = f"a new search in {args.trained}" if args.trained else "untrained"
     print(f"wrote {args.out}: {count(model_specs(config))} parameters, {what}")

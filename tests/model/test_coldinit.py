@@ -159,7 +159,8 @@ def test_a_search_that_has_drifted_is_put_in_again_and_nothing_else_moves():
     again = matching_init(drifted, CONFIG, CODES, key=jax.random.key(1))
     (wants,) = states(fresh, WANTED, 9)
     options = states(fresh, np.array([17, 18, 19, 1]), 0)
-    assert searched(drifted, wants, options, layer=last)[::2][:, 1].mean() < 0.4
+    drifted_read = searched(drifted, wants, options, layer=last)[::2]
+    assert drifted_read[:, 1].mean() < 0.4  # of five tokens: .2 by chance
     assert searched(again, wants, options, layer=last)[::2][:, 1].min() > 0.5
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), drifted, again)
     heads = ("wq", "wk", "wv", "wo", "q_norm", "k_norm")

@@ -26,6 +26,7 @@ from dig_jax.config import (
     RewardConfig,
     RolloutConfig,
     Stage,
+    config_hash,
 )
 from dig_jax.hf import weights
 from dig_jax.run.runlog import read_rows
@@ -187,6 +188,14 @@ def test_the_page_names_every_arm_that_is_shipped():
     page = (ROOT / "docs" / "ablations.md").read_text()
     arms = {arm.__name__ for study in ablations.STUDIES.values() for arm in study}
     assert all(f"| `{name}` |" in page for name in arms)
+
+
+@pytest.mark.parametrize("name", ["learners", "grpo_settings", "mixture", "transfer"])
+def test_the_other_arms_that_are_shipped_make_a_plan_of_different_runs(name, tmp_path):
+    made = plan.make_plan(
+        tiny_cpu.get_config(), ROOT / "configs" / f"{name}.py", tmp_path, seeds=[0]
+    )
+    assert len({config_hash(run.config) for run in made.runs}) == len(made.runs) > 1
 
 
 # ---- the intervals

@@ -68,6 +68,17 @@ def test_the_tiny_shape_is_the_shipped_models():
     assert base.shaped("tiny", load_processor(ASSETS)) == shipped
 
 
+def test_a_new_search_is_put_into_a_model_of_the_shape_alone():
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"--trained=.* is no checkpoint of --shape"):
+        base.trained(str(ASSETS), MID, key)
+    config = base.shaped("tiny", load_processor(ASSETS))
+    before, after = base.weights.load_params(ASSETS, config), base.trained(ASSETS, config, key)
+    np.testing.assert_array_equal(before["head"], after["head"])
+    moved = np.any(np.asarray(before["blocks"]["wq"] != after["blocks"]["wq"]), axis=(1, 2, 3))
+    assert moved.tolist() == [False] * (config.text.layers - 1) + [True]
+
+
 def test_the_configuration_is_for_one_gpu_and_three_stages():
     assert CONFIG.mesh.fsdp * CONFIG.mesh.tensor == 1
     assert [list(stage.weights) for stage in CONFIG.curriculum.stages] == [
