@@ -48,12 +48,7 @@ def single_dual(base: Config) -> Config:
 
 def shuffled(base: Config) -> Config:
     """the curriculum's pairs in one mixture, no order"""
-    shares = dict.fromkeys(base.data.buckets, 0.0)
-    for length, stage in zip(_lengths(base), base.curriculum.stages, strict=True):
-        whole = sum(stage.weights.values())
-        for bucket, weight in stage.weights.items():
-            shares[bucket] += length / base.steps * weight / whole
-    return _staged(base, Stage(until=base.steps, weights=shares))
+    return _staged(base, Stage(until=base.steps, weights=shares_of(base)))
 
 
 def mixed(base: Config) -> Config:
@@ -79,6 +74,16 @@ STUDIES = {
 }
 REFERENCE = full
 EQUAL = ("pairs_per_step", "rollout", "model")  # and steps, but for `mixed`
+
+
+def shares_of(base: Config) -> dict[str, float]:
+    """Of each bucket in all pairs that the base's curriculum draws."""
+    shares = dict.fromkeys(base.data.buckets, 0.0)
+    for length, stage in zip(_lengths(base), base.curriculum.stages, strict=True):
+        whole = sum(stage.weights.values())
+        for bucket, weight in stage.weights.items():
+            shares[bucket] += length / base.steps * weight / whole
+    return shares
 
 
 def _rewarded(base: Config, preset: str) -> Config:

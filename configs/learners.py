@@ -8,6 +8,7 @@ An arm is as in `ablations.py`. What is meant to be equal are the seconds of the
 import dataclasses
 
 from configs import tiny_sft
+from configs.ablations import shares_of
 from dig_jax.config import Config, SftConfig, Stage
 
 # Supervised steps that take as long as one of GRPO, on one core: measured, tables tell the seconds.
@@ -32,8 +33,8 @@ def plain(base: Config) -> Config:
 
 
 def of_steps(base: Config, steps: int) -> Config:
-    """Supervised training on the pairs of the base's last stage, which all buckets are in."""
-    stages = (Stage(until=steps, weights=base.curriculum.stages[-1].weights),)
+    """Supervised training on the pairs of the base's curriculum, in one mixture."""
+    stages = (Stage(until=steps, weights=shares_of(base)),)
     return dataclasses.replace(
         base,
         learner="sft",

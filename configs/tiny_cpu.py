@@ -17,10 +17,11 @@ from dig_jax.config import (
     Stage,
 )
 
+# most steps on mixed pairs alone: where fewer have three differences, a third is left out
 STAGES = (
-    Stage(until=25, weights={"single": 1.0}),
-    Stage(until=55, weights={"single": 0.3, "dual": 0.7}),
-    Stage(until=100, weights={"single": 0.15, "dual": 0.15, "mixed": 0.7}),
+    Stage(until=10, weights={"single": 1.0}),
+    Stage(until=25, weights={"single": 0.3, "dual": 0.7}),
+    Stage(until=100, weights={"mixed": 1.0}),
 )
 
 
