@@ -12,8 +12,8 @@ from dig_jax.common import typed
 from dig_jax.config import Config
 
 
-def base(config: Config) -> Config:
-    """as it is"""
+def as_it_is(config: Config) -> Config:
+    """the base's settings"""
     return config
 
 
@@ -26,7 +26,7 @@ def _changed(name: str, title: str, *settings: str) -> Callable[[Config], Config
 
 
 ARMS = (
-    base,
+    as_it_is,
     _changed("rate_third", "rate / 3", "optim.rate=1e-4"),
     _changed("rate_twice", "rate x 2", "optim.rate=6e-4"),
     _changed("no_kl", "no KL", "grpo.kl_coef=0"),
@@ -41,5 +41,5 @@ ARMS = (
     _changed("iou_3", "IoU weighs 3", "reward.w_iou=3"),
 )
 STUDIES = {"settings": ARMS}
-REFERENCE = base
+REFERENCE = as_it_is
 EQUAL = ("steps", "pairs_per_step", "model")

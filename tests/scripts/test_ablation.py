@@ -103,8 +103,8 @@ def test_shuffled_and_backwards_draw_as_many_pairs_of_each_bucket_as_the_curricu
     assert sum(wanted.values()) == pytest.approx(1600)
     for arm in (ablations.shuffled, ablations.backwards):
         assert draws(arm(BASE)) == pytest.approx(wanted)
-    assert [s.until for s in ablations.backwards(BASE).curriculum.stages] == [45, 75, 100]
-    assert ablations.backwards(BASE).curriculum.stages[0].weights["mixed"] == 0.7
+    assert [s.until for s in ablations.backwards(BASE).curriculum.stages] == [75, 90, 100]
+    assert ablations.backwards(BASE).curriculum.stages[0].weights == {"mixed": 1.0}
 
 
 def test_mixed_pairs_alone_are_drawn_for_as_many_tokens_of_answers_as_the_curriculum():
@@ -125,10 +125,11 @@ def test_single_and_single_dual_never_draw_what_their_names_leave_out():
 
 def test_other_steps_keep_the_stages_shares_and_the_warm_ups():
     short = plan.with_steps(BASE, 20)
-    assert [stage.until for stage in short.curriculum.stages] == [5, 11, 20]
+    assert [stage.until for stage in short.curriculum.stages] == [2, 5, 20]
     assert (short.steps, short.optim.warmup) == (20, 1)
-    with pytest.raises(ValueError, match="--steps=2 leaves a stage of 3 without steps; use 3"):
+    with pytest.raises(ValueError, match="--steps=2 leaves a stage of 3 without steps; use 6 or"):
         plan.with_steps(BASE, 2)
+    assert plan.with_steps(BASE, 6).steps == 6
 
 
 def arms_file(folder: Path, body: str) -> Path:
@@ -169,6 +170,11 @@ def test_what_a_plan_cannot_mean_is_refused(tmp_path):
         plan.make_plan(BASE, ARMS, tmp_path, seeds=[0, 0])
     with pytest.raises(ValueError, match=r"is not a file; use configs/ablations.py"):
         plan.make_plan(BASE, tmp_path / "absent.py", tmp_path, seeds=[0])
+    path = arms_file(
+        tmp_path, "def full(base): return base\ndef base(base): return base\nother=base"
+    )
+    with pytest.raises(ValueError, match=r"--arms='base' is the folder of a policy"):
+        plan.make_plan(BASE, path, tmp_path, seeds=[0])
 
 
 def test_the_pages_own_arm_makes_a_plan(tmp_path):

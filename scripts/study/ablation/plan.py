@@ -11,6 +11,8 @@ from dig_jax.common.userfile import run_path, told
 from dig_jax.config import Config, RewardConfig, Stage, config_hash
 
 Arm = Callable[[Config], Config]
+# Folders beside those of the arms: the policy without a model, and the untrained one.
+PIXELS, BASE = "pixels", "base"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ def make_plan(
     require(ok, "--seeds", list(seeds), "is empty or repeats a seed", "name each seed once")
     studies = {only: studies[only]} if only else studies
     distinct = list(dict.fromkeys(arm for arms in studies.values() for arm in arms))
+    taken = [arm.__name__ for arm in distinct if arm.__name__ in (PIXELS, BASE)]
+    rule = "is the folder of a policy that no arm trained"
+    require(not taken, "--arms", ", ".join(taken), rule, "call the function otherwise")
     equal = names.get("EQUAL", ("steps", "pairs_per_step", "rollout", "model"))
     runs = [_run(arm, seed, base, root, arms_file, equal) for seed in seeds for arm in distinct]
     return Plan(
@@ -115,11 +120,11 @@ def exam_of(base: Config, run_dir: Path | str) -> Config:
 def with_steps(base: Config, steps: int) -> Config:
     """The base cut or stretched to `steps`: its stages and warm-up keep their shares of the run."""
     require(steps >= 1, "--steps", steps, "is below 1", "use 1 or more")
-    stages = base.curriculum.stages
-    untils = [round(stage.until * steps / base.steps) for stage in stages]
-    ok = all(a < b for a, b in itertools.pairwise([0, *untils]))
-    remedy = f"use {len(stages)} or more"
-    require(ok, "--steps", steps, f"leaves a stage of {len(stages)} without steps", remedy)
+    stages, untils = base.curriculum.stages, _untils(base, steps)
+    if not _all_have_steps(untils):
+        least = next(n for n in itertools.count(steps) if _all_have_steps(_untils(base, n)))
+        rule = f"leaves a stage of {len(stages)} without steps"
+        require(False, "--steps", steps, rule, f"use {least} or more")
     moved = tuple(
         Stage(until=until, weights=stage.weights)
         for until, stage in zip(untils, stages, strict=True)
@@ -130,6 +135,14 @@ def with_steps(base: Config, steps: int) -> Config:
         curriculum=dataclasses.replace(base.curriculum, stages=moved),
         optim=dataclasses.replace(base.optim, warmup=base.optim.warmup * steps // base.steps),
     )
+
+
+def _untils(base: Config, steps: int) -> list[int]:
+    return [round(stage.until * steps / base.steps) for stage in base.curriculum.stages]
+
+
+def _all_have_steps(untils: Sequence[int]) -> bool:
+    return all(a < b for a, b in itertools.pairwise([0, *untils]))
 
 
 def plan_hash(plan: Plan) -> str:

@@ -23,8 +23,8 @@ from dig_jax.common.files import write_text
 from dig_jax.config import Config, from_json, to_json
 from dig_jax.run.checkpoint import latest_step
 from dig_jax.scoring.table import read_evaluation
+from scripts.study.ablation.plan import PIXELS
 
-PIXELS = "pixels"  # the folder of the policy without a model
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Evaluation -> the split that it is of; none: the held-out pairs. Subtracting fails on two of them,
 # and colours stand on other shapes in the third.

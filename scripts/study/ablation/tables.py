@@ -3,8 +3,8 @@
 from dig_jax.common import typed
 from dig_jax.run.manifest import read_manifest
 from dig_jax.run.runlog import read_rows
-from scripts.study.ablation.plan import Plan
-from scripts.study.ablation.runs import PIXELS, read_exam
+from scripts.study.ablation.plan import BASE, PIXELS, Plan
+from scripts.study.ablation.runs import read_exam
 from scripts.study.ablation.statistics import (
     Interval,
     difference_interval,
@@ -19,7 +19,6 @@ METRICS = {
     "count_ok": "count accuracy",
 }
 BY_COUNT = {"f1": "F1", "count_ok": "count accuracy"}
-BASE = "base"  # beside the arms: the untrained policy
 NAMES = {PIXELS: "pixel difference", BASE: "untrained"}
 Exams = dict[str, dict[int, list[dict]]]  # arm -> seed -> rows
 
