@@ -124,7 +124,7 @@ def write_report(plan: Plan, modes: list[str], failures: list[str], args) -> Pat
     page = plan.root / "ablation.md"
     write_text(page, text)
     if args.results:
-        shown = args.results.with_name(picture.name)
+        shown = args.results.with_suffix(".png")
         shown.write_bytes(picture.read_bytes())
         results.replace_section(
             args.results, results.section(plan, scores, figure=shown.name, **told)

@@ -518,4 +518,5 @@ def test_a_command_killed_at_work_is_taken_over_and_a_broken_arm_costs_only_itse
     assert set(found["scores"]["sampled"]) == {"base", "full", "pixels"}
     text = (tmp_path / "ablations.md").read_text()
     assert "other seed 0 failed in train" in text
-    assert (tmp_path / "ablation.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "ablations.png").read_bytes()[:4] == b"\x89PNG"
+    assert "](ablations.png)" in text

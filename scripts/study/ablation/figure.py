@@ -74,14 +74,15 @@ def _share_range(column) -> None:
 
 
 def _curves(axis, plan: Plan, arms, colors: dict[str, str]) -> None:
-    for arm in arms:
+    styles = ["-"] * len(COLORS) + ["--"] * len(COLORS) + [":"] * len(arms)
+    for arm, style in zip(arms, styles, strict=False):
         runs = curves(plan, arm, CURVE)
         if not runs:
             continue
         shared = min(map(len, runs))
         smooth = np.stack([_running_mean(np.array(run[:shared])) for run in runs])
         steps = np.arange(1, shared + 1)
-        axis.plot(steps, smooth.mean(0), color=colors[arm], linewidth=1.8, label=arm)
+        axis.plot(steps, smooth.mean(0), color=colors[arm], ls=style, linewidth=1.8, label=arm)
         axis.fill_between(
             steps, smooth.min(0), smooth.max(0), color=colors[arm], alpha=0.13, linewidth=0
         )
