@@ -66,7 +66,7 @@ def make_asked_loss(cfg: SftConfig) -> Callable:
             "words": _values(early, (*ASKED, *TOLD), asked.words),
             "meant": _values(late, THINGS, asked.meant),
             "where": bins_loss(late, asked.bins),
-            "named": cross(rows_of(late, "named"), asked.named),
+            "named": cross(rows_of(late, "rank"), asked.named),
             "number": cross(rows_of(late, "number"), asked.number),
             "letter": cross(rows_of(late, "rank"), asked.letter),
             "told": _values(last, TOLD, asked.told),

@@ -32,8 +32,8 @@ NAMED = 3  # things of a question, in its order
 # stand in texts: tab and newline, and the blank.
 _PARTS = {"changed": 2, "bins": 4 * BINS, "rank": RANKS, **THINGS, "gap": 6, **ASKED, "aside": 2}
 _PARTS |= {"blank": 1, **{name: TOLD[name] for name in ("ahead", "number", "truth")}}
-_PARTS |= {"named": NAMED, "wanted": TOLD["wanted"]}
-GAPS = ("gap", "blank")
+_PARTS |= {"core": 2, "spare": 1, "wanted": TOLD["wanted"]}
+GAPS = ("gap", "blank", "spare")
 ROWS = sum(_PARTS.values())
 _STARTS = dict(zip(_PARTS, np.cumsum([0, *_PARTS.values()]).tolist(), strict=False))
 
@@ -47,6 +47,7 @@ class Cells:
     rank        i32[B, S]     place of that box in the answer; UNKNOWN where unchanged
     things      i32[B, S, 4]  of image A, as THINGS
     thing_bins  i32[B, S, 4]  of the visible box of what stands there; UNKNOWN where nothing does
+    core        i32[B, S]     of image A: 1 in one cell of each thing, by which they are counted
     """
 
     changed: jax.Array
@@ -54,11 +55,13 @@ class Cells:
     rank: jax.Array
     things: jax.Array
     thing_bins: jax.Array
+    core: jax.Array
 
 
 def totals(cells: Cells) -> dict[str, jax.Array]:
     """Number of labels of each kind, f32[] and at least 1: what their losses are means over."""
     known = {"bins": cells.bins[..., 0], "rank": cells.rank, "thing_bins": cells.thing_bins[..., 0]}
+    known["core"] = cells.core
     known |= {name: cells.things[..., i] for i, name in enumerate(THINGS)}
     found = {name: (label != UNKNOWN).sum() for name, label in known.items()}
     found["changed"] = cells.changed.size
@@ -95,10 +98,12 @@ def make_cell_loss(cfg: SftConfig) -> Callable:
                 for i, name in enumerate(THINGS)
             }
             things = sum(parts.values()) / len(parts)
-            boxes = bins_loss(logits, cells.thing_bins) / totals["thing_bins"]
-            total += cfg.things_weight * (things + 0.3 * boxes)
-            metrics |= {f"loss_{name}": value for name, value in parts.items()}
-            metrics["loss_thing_bins"] = boxes
+            more = {
+                "thing_bins": bins_loss(logits, cells.thing_bins) / totals["thing_bins"],
+                "core": cross(rows_of(logits, "core"), cells.core) / totals["core"],
+            }
+            total += cfg.things_weight * (things + 0.3 * more["thing_bins"] + more["core"])
+            metrics |= {f"loss_{name}": value for name, value in (parts | more).items()}
         return total, metrics
 
     return loss

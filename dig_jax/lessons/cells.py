@@ -61,17 +61,19 @@ def difference_labels(boxes_unit: np.ndarray, grid: tuple[int, int]) -> tuple[np
 
 def thing_labels(
     mask: np.ndarray, things: Sequence[dict], grid: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """things i32[S,4], in the order of THINGS, and thing_bins i32[S,4] of image A's cells.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """things i32[S,4], in the order of THINGS, thing_bins i32[S,4] and core i32[S] of A's cells.
 
     mask    u8[Y,X]  ids of the things, 0 the ground
     things  {"id", "shape", "color", "material", "radius"} of each, as a record's meta has them
 
-    A cell shows the thing that covers it most, if that is more than `COVERED` of it.
+    A cell shows the thing that covers it most, if that is more than `COVERED` of it. The core of a
+    thing is the cell of those that show it of which it covers most.
     """
     kinds = np.full((*grid, len(THINGS)), UNKNOWN, np.int32)
     kinds[..., 0] = _NOTHING
     bins, most = np.full((*grid, 4), UNKNOWN, np.int32), np.full(grid, COVERED)
+    shown = np.zeros(grid, np.int32)
     for thing in things:
         visible = mask == thing["id"]
         share = _shares(visible, grid)
@@ -79,18 +81,21 @@ def thing_labels(
         if here.any():
             kinds[here] = [*_looks(thing), thing["radius"] >= LARGE]
             bins[here] = bins_of(_box(visible))
-            most = np.maximum(most, share)
-    return kinds.reshape(-1, len(THINGS)), bins.reshape(-1, 4)
+            most, shown = np.maximum(most, share), np.where(here, thing["id"], shown)
+    core = np.zeros(shown.size, np.int32)
+    for one in set(shown.flat) - {0}:
+        core[np.where(shown == one, most, 0).argmax()] = 1
+    return kinds.reshape(-1, len(THINGS)), bins.reshape(-1, 4), core
 
 
-def unknown_things(grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def unknown_things(grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`thing_labels` of a picture of which nothing is known."""
     cells = grid[0] * grid[1]
-    return np.full((cells, len(THINGS)), UNKNOWN), np.full((cells, 4), UNKNOWN)
+    return tuple(np.full(shape, UNKNOWN) for shape in ((cells, len(THINGS)), (cells, 4), cells))
 
 
 def stack_cells(rows: Sequence[tuple[np.ndarray, ...]]) -> Cells:
-    """Cells of B rows of (changed, bins, rank, things, thing_bins)."""
+    """Cells of B rows of (changed, bins, rank, things, thing_bins, core)."""
     return Cells(*(np.stack(column).astype(np.int32) for column in zip(*rows, strict=True)))
 
 

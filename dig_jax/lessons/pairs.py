@@ -81,13 +81,13 @@ class PairLessons:
         boxes = unit_from_px(record.boxes_px, width, height).reshape(-1, 4)
         return Labelled(images, reading_order(boxes), *_known(record))
 
-    def _things(self, pair: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    def _things(self, pair: Labelled) -> tuple[np.ndarray, ...]:
         if not pair.masks:
             return cells.unknown_things(self._grid)
-        things, bins = cells.thing_labels(pair.masks[0], pair.things[0], self._grid)
+        things, bins, core = cells.thing_labels(pair.masks[0], pair.things[0], self._grid)
         if pair.recolored:
             things[:, 1] = cells.UNKNOWN
-        return things, bins
+        return things, bins, core
 
 
 def _known(pair: records.Pair) -> tuple[tuple[np.ndarray, ...], tuple[list[dict], ...]]:

@@ -71,7 +71,8 @@ def some_cells(rows: int, rng) -> Cells:
     things = [kinds(count, there) for count in labels.THINGS.values()]
     boxes = np.concatenate([kinds(labels.BINS, there) for _ in range(4)], -1)
     rank = kinds(labels.RANKS, changed[..., None] > 0)[..., 0]
-    return Cells(changed, bins, rank, np.concatenate(things, -1), boxes)
+    core = kinds(2, there)[..., 0]
+    return Cells(changed, bins, rank, np.concatenate(things, -1), boxes, core)
 
 
 def some_asked(rows: int, rng) -> Asked:
@@ -135,7 +136,7 @@ def test_the_loss_is_the_sum_of_its_parts_by_their_weights():
     (whole, seen), _ = loss_of(lessons())
     dense = seen["loss_changed"] + 0.3 * (seen["loss_bins"] + seen["loss_rank"])
     things = sum(seen[f"loss_{name}"] for name in labels.THINGS) / len(labels.THINGS)
-    things += 0.3 * seen["loss_thing_bins"]
+    things += 0.3 * seen["loss_thing_bins"] + seen["loss_core"]
     pairs = seen["loss_pairs"] + CFG.changed_weight * dense + CFG.things_weight * things
     asked = sum(seen[f"loss_{name}"] for name in ("words", "meant", "number", "told"))
     asked += 0.3 * (seen["loss_where"] + seen["loss_named"] + seen["loss_letter"])
@@ -161,7 +162,7 @@ def test_labels_move_their_own_rows_of_the_head_and_unknown_ones_none():
     asked = given.questions.asked
     silent = given.questions.replace(asked=unknown(asked).replace(places=asked.places))
     (_, seen), grads = loss_of(with_pairs(given.replace(questions=silent), cells=blank))
-    for name in ("bins", "rank", "thing_bins", *labels.THINGS, *OF_ASKED):
+    for name in ("bins", "rank", "thing_bins", "core", *labels.THINGS, *OF_ASKED):
         assert seen[f"loss_{name}"] == 0
     moved = np.abs(np.asarray(loss_of(given)[1]["head"] - grads["head"])).max(0)
     rows = np.arange(CFG.first_row, CFG.first_row + ROWS)
@@ -190,7 +191,7 @@ def test_things_are_asked_of_image_a_and_changes_of_image_b():
     other[:, 1] = 255 - other[:, 1]
     _, seen = loss_of(given)[0]
     _, found = loss_of(with_pairs(given, images=other))[0]
-    of_a = [f"loss_{name}" for name in ("thing_bins", *labels.THINGS)]
+    of_a = [f"loss_{name}" for name in ("thing_bins", "core", *labels.THINGS)]
     assert [found[name] == seen[name] for name in of_a] == [True] * len(of_a)
     assert all(found[f"loss_{name}"] != seen[f"loss_{name}"] for name in ("changed", "bins"))
 

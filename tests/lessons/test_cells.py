@@ -46,19 +46,32 @@ def test_a_cell_shows_the_thing_that_covers_it_most():
     """4 x 6 px in 2 x 3 cells: a cube in the first, a ball that shares the second with nothing."""
     mask = np.zeros((4, 6), np.uint8)
     mask[:2, :2], mask[:3, 2:3] = 1, 2
-    things, bins = cells.thing_labels(mask, [RED_CUBE, BLUE_BALL], (2, 3))
+    things, bins, core = cells.thing_labels(mask, [RED_CUBE, BLUE_BALL], (2, 3))
     nothing = [3, UNKNOWN, UNKNOWN, UNKNOWN]
     ball = [1, 2, 0, 0]  # sphere, blue, rubber, not large
     np.testing.assert_array_equal(things, [[0, 1, 1, 1], ball, nothing, nothing, ball, nothing])
     np.testing.assert_array_equal(bins[0], [0, 0, BINS // 3, BINS // 2])
     np.testing.assert_array_equal(bins[1], bins[4])
     np.testing.assert_array_equal(bins[[2, 3, 5]], UNKNOWN)
+    np.testing.assert_array_equal(core, [1, 1, 0, 0, 0, 0])
+
+
+def test_one_cell_of_each_thing_that_is_seen_is_its_core():
+    """However many cells a thing covers; 4 x 8 px in 2 x 4 cells, a ball behind a cube but for a
+    pixel, which is no more of any cell than the cube is."""
+    mask = np.zeros((4, 8), np.uint8)
+    mask[:, 1:6], mask[0, 6:] = 1, 2
+    core = cells.thing_labels(mask, [RED_CUBE, BLUE_BALL], (2, 4))[2]
+    np.testing.assert_array_equal(core, [0, 1, 0, 1, 0, 0, 0, 0])
+    mask[0, 6:], mask[0, 2] = 0, 2
+    core = cells.thing_labels(mask, [RED_CUBE, BLUE_BALL], (2, 4))[2]
+    assert core.sum() == 1
 
 
 def test_cells_of_sizes_that_do_not_divide_the_mask_are_shares_of_it():
     mask = np.zeros((5, 7), np.uint8)
     mask[:, :4] = 1
-    things, _ = cells.thing_labels(mask, [RED_CUBE], (2, 3))
+    things, _, _ = cells.thing_labels(mask, [RED_CUBE], (2, 3))
     np.testing.assert_array_equal(things[:, 0], [0, 0, 3] * 2)
 
 
@@ -78,6 +91,5 @@ def test_labels_are_read_from_blocks_and_rows_that_the_model_has():
 
 
 def test_of_an_imported_picture_nothing_is_said():
-    things, bins = cells.unknown_things((2, 3))
-    assert (things == UNKNOWN).all()
-    assert (bins == UNKNOWN).all()
+    for labels in cells.unknown_things((2, 3)):
+        assert (labels == UNKNOWN).all()
