@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The shipped base from nothing: renders, questions, three trainings and what comes between them.
+# A base like the shipped one from nothing: renders, questions, three trainings and what comes between them.
 #
 #   scripts/make_base.sh          some 75 minutes on 2 idle CPU cores -> runs/tiny_qwen3vl
 #   scripts/make_base.sh OUT      another new folder

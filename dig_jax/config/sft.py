@@ -30,7 +30,7 @@ class SftConfig:
     scaffold: float = number(1.0, **_WEIGHT)  # everything else
     # of what cells of the pictures say, read by the ordinary head (4); 0 = not asked
     changed_weight: float = number(0.0, **_WEIGHT)  # of image B: what changed, where, which box
-    things_weight: float = number(0.0, **_WEIGHT)  # of image A: what stands there, and its box
+    things_weight: float = number(0.0, **_WEIGHT)  # of image A: what stands there, box and core
     asked_weight: float = number(0.0, **_WEIGHT)  # of a question: its words, what they mean (7)
     changed_layer: int = number(1, least=0, most=1000)  # text block that says it, from 0
     rank_layer: int = number(2, least=0, most=1000)  # that says which box of the answer it is

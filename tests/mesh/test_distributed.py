@@ -271,7 +271,7 @@ def test_what_differs_between_processes_is_said_on_both(agreed):
 
 
 def test_sigterm_on_one_process_ends_both_after_the_same_step(agreed):
-    # not as a line: C++ writes its log to the same pipe, at times into the middle of one
+    # not as a whole line: other logs go to the same file
     assert [re.findall(r"steps (\d+)", printed) for printed in agreed] == [["5"], ["5"]]
     assert "asked to end: stopped after step 5" in agreed[0]
     assert "SIGTERM: ends after the running step" in agreed[1]

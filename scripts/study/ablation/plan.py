@@ -121,10 +121,9 @@ def with_steps(base: Config, steps: int) -> Config:
     """The base cut or stretched to `steps`: its stages and warm-up keep their shares of the run."""
     require(steps >= 1, "--steps", steps, "is below 1", "use 1 or more")
     stages, untils = base.curriculum.stages, _untils(base, steps)
-    if not _all_have_steps(untils):
-        least = next(n for n in itertools.count(steps) if _all_have_steps(_untils(base, n)))
-        rule = f"leaves a stage of {len(stages)} without steps"
-        require(False, "--steps", steps, rule, f"use {least} or more")
+    least = next(n for n in itertools.count(steps) if _all_have_steps(_untils(base, n)))
+    rule = f"leaves a stage of {len(stages)} without steps"
+    require(least == steps, "--steps", steps, rule, f"use {least} or more")
     moved = tuple(
         Stage(until=until, weights=stage.weights)
         for until, stage in zip(untils, stages, strict=True)
