@@ -49,8 +49,8 @@ def get_config() -> Config:
         sft=SftConfig(
             questions_per_step=32,
             questions_root="data/base_questions",
-            # more of what takes longest to learn: what is meant, and the option that says so
-            questions="refcoco_val*4,vstar*2,cvbench*2,vsr*2,here",
+            # more of what takes longest to learn: what is meant, the option that says so, counts
+            questions="refcoco_val*4,vstar*2,cvbench/Count*8,cvbench*2,vsr*2,here",
             augment=True,
             choice=3.0,
             changed_weight=1.0,

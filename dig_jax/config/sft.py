@@ -47,7 +47,8 @@ class SftConfig:
     # (4) Dense labels, for a cold start: no other part of the loss reaches a cell directly.
     # (5) Bytes that no text in ASCII has, in a byte-level vocabulary as Qwen's: 133 of the 140 from
     #     it on.
-    # (6) NAME*3 asks each question of a benchmark three times in an epoch.
+    # (6) NAME*3 asks each question of a benchmark three times in an epoch, NAME/CATEGORY*5 those of
+    #     one of its categories five times, whatever the rest of it is told.
     # (7) By the token from which its answer starts and by the last word of what it names; words of
     #     the rendered scenes alone. Where things lie: from `things.jsonl` of the questions' folder.
 
@@ -58,9 +59,10 @@ class SftConfig:
         remedy = "name the folder that holds them in sft.questions_root"
         require(ok, "sft.questions_per_step", self.questions_per_step, "reads none", remedy)
         ok = all(
-            re.fullmatch(r"\w+(\*[1-9]\d{0,3})?", w.strip()) for w in self.questions.split(",")
+            re.fullmatch(r"\w+(/\w+)?(\*[1-9]\d{0,3})?", w.strip())
+            for w in self.questions.split(",")
         )
-        remedy = "write names with commas, as refcoco_train*3,pope"
+        remedy = "write names with commas, as refcoco_train*3,cvbench/Count*2,pope"
         require(ok, "sft.questions", self.questions, "is no list of benchmarks", remedy)
         ok = self.pairs_weight > 0 or (self.questions_per_step > 0 and self.questions_weight > 0)
         remedy = "ask questions, or give pairs a weight"

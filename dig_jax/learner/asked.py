@@ -28,7 +28,8 @@ class Asked:
     meant   i32[B, N, 4]  as THINGS: what is known of the thing that they mean
     bins    i32[B, N, 4]  of the coordinates of its box
     named   i32[B, N]     of a thing: its place among those of the question
-    number  i32[B, N]     of a thing's name: how many there are, less one, where that is asked
+    number  i32[B, N]     where it is asked how many there are: that, less one, at the name of what
+                          is counted and at every option
     letter  i32[B, N]     of an option: its place among them
     told    i32[B, N, 5]  as TOLD: what is decided; of an option whether it is right
     """

@@ -54,7 +54,8 @@ def labels_of(question: Question, pieces: Sequence[str], things: Sequence[Thing]
     alone = (_looks(names[0][0]), meant[0]) if len(names) == 1 else (_NONE, None)
     for letter, option in enumerate(options):
         is_right = question.kind == "letter" and question.target == LETTERS[letter]
-        rows.append((option.end(), *_of_option(option[1], letter, is_right, things, *alone)))
+        row = _of_option(option[1], letter, is_right, things, *alone, number)
+        rows.append((option.end(), *row))
     return _laid_out(rows, [*accumulate(map(len, pieces))])
 
 
@@ -83,19 +84,23 @@ def _of_option(
     things: Sequence[Thing],
     asked: np.ndarray,
     meant: Thing | None,
+    number: int,
 ) -> tuple:
     """A row of an option: a look is one of the thing that the question names, if it is right.
 
     asked, meant  words of the one thing that the question names, and that thing
+    number        of what is to be counted: an option that says one counts as well, to compare
     """
     words, one = _values(KINDS | _TOLD, _words(text)), None
-    if words[:4].max() != UNKNOWN:
+    if number != UNKNOWN:
+        words[:4] = asked
+    elif words[:4].max() != UNKNOWN:
         one = _the_one(words[:4], things)
         if asked.max() != UNKNOWN:
             words[:4] = np.where(words[:4] == UNKNOWN, asked, words[:4])
             one = meant if is_right else None
     told = np.where(np.equal([*_TOLD], "truth"), int(is_right), UNKNOWN)
-    return words, *_of_thing(one), UNKNOWN, UNKNOWN, min(letter, RANKS - 1), told
+    return words, *_of_thing(one), UNKNOWN, number, min(letter, RANKS - 1), told
 
 
 def _of_end(question: Question, named: list[Thing | None]) -> tuple:

@@ -153,23 +153,41 @@ class QuestionLessons:
         return data
 
 
-def _times(root: str, request: str) -> dict[str, int]:
-    """How often an epoch asks each benchmark, by the first word that means it.
+def _times(root: str, request: str) -> dict[str, dict[str, int]]:
+    """How often an epoch asks each benchmark, and categories of it, by the first word of each.
 
-    "pope*3,here" -> {"pope": 3, and of all others: 1}
+    "pope*3,cvbench/Count*2,here" -> {"pope": {"": 3}, "cvbench": {"Count": 2, "": 1}, and of all
+    others: {"": 1}}
     """
-    found: dict[str, int] = {}
+    found: dict[str, dict[str, int]] = {}
     for word in request.split(","):
         what, _, times = word.strip().partition("*")
+        what, _, category = what.partition("/")
         for name in wanted(root, what):
-            found.setdefault(name, int(times or 1))
+            found.setdefault(name, {}).setdefault(category, int(times or 1))
     return found
+
+
+def _questions(root: str, name: str, times: dict[str, int]) -> list[tuple[Question, int]]:
+    """Those of a benchmark that an epoch asks, and how often; ValueError where a category is none.
+
+    times  of categories, and of all others as ""
+    """
+    questions = read_questions(root, name)[0]
+    categories = [question.groups.get("category", "") for question in questions]
+    if unknown := times.keys() - {"", *categories}:
+        known = ", ".join(sorted({*categories} - {""})) or "it has none"
+        raise ValueError(
+            f"sft.questions={name}/{min(unknown)} is no category of {name}; use one of: {known}"
+        )
+    often = [times.get(category, times.get("", 0)) for category in categories]
+    return [(question, n) for question, n in zip(questions, often, strict=True) if n]
 
 
 def _read(cfg: Config, processor: Processor, model: ModelConfig, rules: ImageRules) -> list[Asked]:
     found, sizes, root = [], {}, cfg.sft.questions_root
-    for name, times in _times(root, cfg.sft.questions).items():
-        for question in read_questions(root, name)[0]:
+    for name, of_categories in _times(root, cfg.sft.questions).items():
+        for question, times in _questions(root, name, of_categories):
             where = f"{name} {question.id}"
             ids = render(PromptConfig(), processor, question.prompt, len(question.pictures))
             check_ids(ids, model.text.vocab, where, processor)

@@ -34,7 +34,7 @@ COMPANIONS = {
 }
 STRINGS = ("5", "1e-3", "-2", "none", "true", "x y", "a=b", "'quoted'", "[1]", " end ", "§")
 WORDS = {  # strings that only certain words satisfy -> some of those
-    "sft.questions": ("here", "pope", "refcoco_val*3,here"),
+    "sft.questions": ("here", "pope", "refcoco_val*3,cvbench/Count*2,here"),
     "reward.function": ("dig", "vision_reasoner", "my_module:reward"),
     "checkpoint.best": ("", "f1", "sampled/reward"),
     "checkpoint.root": ("", "5", "gs://bucket/folder"),

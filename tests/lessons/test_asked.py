@@ -168,11 +168,14 @@ def test_what_a_statement_claims_is_one_of_its_words_and_its_truth_alone_is_told
         assert found.told[0].tolist() == [NO, NO, NO, truth, 0]
 
 
-def test_a_name_tells_how_many_there_are_where_that_is_asked_and_not_elsewhere():
-    """Options, which cannot read the end, then know it."""
+def test_names_and_options_tell_how_many_there_are_where_that_is_asked_and_not_elsewhere():
+    """Options, which cannot read the end, count for themselves what they compare with."""
     text = CVBENCH.format("How many cubes are in the image?", *"2431")
     found = asked("letter", text, "C", tuple("2431"), things=(CUBE, SPHERE))
-    assert found.number.tolist() == [NO, 2, NO, NO, NO, NO, NO, NO]
+    assert found.number.tolist() == [NO, 2, 2, 2, 2, 2, NO, NO]
+    assert found.words[2:6, :4].tolist() == [found.words[1, :4].tolist()] * 4
+    assert found.words[2:6, 6].tolist() == [1, 3, 2, 0]
+    assert found.told[2:6, 3].tolist() == [0, 0, 1, 0]
     text = prompts.choice("What is the color of the cube?", COLORS)
     assert asked("letter", text, "A", COLORS, things=(CUBE, SPHERE)).number.tolist() == [NO] * SPOTS
 

@@ -105,6 +105,21 @@ def test_a_benchmark_is_asked_as_often_as_it_is_told(cfg):
     assert len(asked) - (len(mixed) + 2 * expressions) < schools.QUESTIONS
 
 
+def test_a_category_is_asked_as_often_as_it_is_told_and_alone_where_nothing_else_is_named(cfg):
+    """Wherever its word stands; the rest of its benchmark as often as that is told."""
+    questions = read_questions(cfg.sft.questions_root, "cvbench")[0]
+    is_count = np.array([question.groups["category"] == "Count" for question in questions])
+    for request in ("cvbench/Count*5,cvbench*2", "cvbench*2, cvbench/Count*5"):
+        lessons = schools.question_lessons(cfg, questions=request, shapes=1)
+        asked = np.concatenate([batch for _, batch in lessons.order(0)])
+        counts = np.bincount(asked, minlength=len(questions))
+        assert np.all(counts >= np.where(is_count, 5, 2))
+        assert (counts - np.where(is_count, 5, 2)).sum() < schools.QUESTIONS
+    assert len(schools.question_lessons(cfg, questions="cvbench/Count", shapes=1)) == is_count.sum()
+    with pytest.raises(ValueError, match=r"cvbench/Cout is no category of cvbench; use one of: Co"):
+        schools.question_lessons(cfg, questions="cvbench,cvbench/Cout")
+
+
 def test_refcocos_training_split_is_read_as_its_others_and_is_in_no_suite(cfg, tmp_path):
     """The same table under the name of another split; `here` means what is scored."""
     (source,) = (Path(cfg.sft.questions_root) / "refcoco_val").glob("*.parquet")
@@ -242,6 +257,7 @@ def test_nothing_is_opened_that_nothing_is_learned_from(cfg):
             "sft.questions='pope;vsr' is no list of benchmarks; write names",
         ),
         ({"questions": "pope*0"}, "is no list of benchmarks"),
+        ({"questions": "cvbench/"}, "is no list of benchmarks"),
         ({"questions_root": "gs://b/f", "questions_per_step": 4}, "sft.questions_root.*address"),
     ],
 )
