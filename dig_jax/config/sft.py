@@ -45,7 +45,7 @@ class SftConfig:
     # (2) Labels stay true. Questions about pictures are not mirrored: they tell left from right.
     # (3) A model of a million parameters learns nothing for hours where all of them weigh alike.
     # (4) Dense labels, for a cold start: no other part of the loss reaches a cell directly.
-    # (5) Bytes that no text in ASCII has, in a byte-level vocabulary as Qwen's: 133 of the 140 from
+    # (5) Bytes that no text in ASCII has, in a byte-level vocabulary as Qwen's: 137 of the 144 from
     #     it on.
     # (6) NAME*3 asks each question of a benchmark three times in an epoch, NAME/CATEGORY*5 those of
     #     one of its categories five times, whatever the rest of it is told.

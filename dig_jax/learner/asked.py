@@ -68,7 +68,7 @@ def make_asked_loss(cfg: SftConfig) -> Callable:
             "meant": _values(late, THINGS, asked.meant),
             "where": bins_loss(late, asked.bins),
             "named": cross(rows_of(late, "rank"), asked.named),
-            "number": cross(rows_of(late, "number"), asked.number),
+            "number": cross(rows_of(late, "counted"), asked.number),
             "letter": cross(rows_of(late, "rank"), asked.letter),
             "told": _values(last, TOLD, asked.told),
         }
