@@ -32,9 +32,9 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "tiny_no_kl": "57b381df50d7",
     "mid_base": "3666cc35feea",
     "refcoco_4b": "58235f47209d",
-    "tiny_base": "56fb2e973b91",
-    "tiny_base_end": "4fbde6f27a87",
-    "tiny_base_polish": "8014f353563c",
+    "tiny_base": "3da06a16f8fa",
+    "tiny_base_end": "b7ce42425078",
+    "tiny_base_polish": "f23ce344fc55",
     "tiny_sft": "a9b7dde9e617",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
