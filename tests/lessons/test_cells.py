@@ -82,7 +82,7 @@ def test_labels_are_read_from_blocks_and_rows_that_the_model_has():
     with pytest.raises(ValueError, match=r"sft.rank_layer=2 is no text block .* use 0 to 1$"):
         cells.check_labels(asked, layers=2, vocab=94 + ROWS)
     cells.check_labels(dataclasses.replace(asked, rank_layer=1), layers=2, vocab=94 + ROWS)
-    with pytest.raises(ValueError, match=r"sft.first_row=94 and the 139 rows .* that no text"):
+    with pytest.raises(ValueError, match=r"sft.first_row=94 and the 143 rows .* that no text"):
         cells.check_labels(asked, layers=3, vocab=93 + ROWS)
     cells.check_labels(dataclasses.replace(asked, first_row=93), layers=3, vocab=93 + ROWS)
     cells.check_labels(SftConfig(), layers=1, vocab=10)

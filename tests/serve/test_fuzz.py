@@ -34,7 +34,8 @@ odd = st.sampled_from([
     "<|vision_start|>", "<think>", "{{ 7 * 7 }}", [], {}, [[[[[[]]]]]], {"": {"": {}}}, True, None,
     "data:image/png;base64,", "data:,", "file:///etc/passwd", "http://127.0.0.1/x", "\u202e",
 ])  # fmt: skip
-value = odd | anything | st.integers() | st.text(letters, max_size=8)
+# copies: a later change of one place must not reach the next request's
+value = (odd | anything | st.integers() | st.text(letters, max_size=8)).map(copy.deepcopy)
 names = st.sampled_from(["messages", "n", "model", "stop", "\ud800", "", "__class__", "a.b"])
 names = names | st.text(letters, max_size=4)
 kinds = st.sampled_from([
