@@ -1,7 +1,7 @@
 """The last of the shipped base's training: no labels, the form of an answer heavy, to rate 0.
 
 Until then last digits weigh .2, what stands between numbers .3, and labels are said by rows of the
-vocabulary that no text has: of sampled answers one in nine is no list of boxes, most of them for
+vocabulary that no text has: of sampled answers one in eight is no list of boxes, most of them for
 such a row in place of a digit. Where boxes lie weighs less than before: that is for GRPO to learn.
 Hardware: 2 CPU cores. Time: .7 s a step. Commands: docs/base.md.
 """

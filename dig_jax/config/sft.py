@@ -59,7 +59,7 @@ class SftConfig:
         remedy = "name the folder that holds them in sft.questions_root"
         require(ok, "sft.questions_per_step", self.questions_per_step, "reads none", remedy)
         ok = all(
-            re.fullmatch(r"\w+(/\w+)?(\*[1-9]\d{0,3})?", w.strip())
+            re.fullmatch(r"\w+(/[^,*/\s][^,*/]*)?(\*[1-9]\d{0,3})?", w.strip())
             for w in self.questions.split(",")
         )
         remedy = "write names with commas, as refcoco_train*3,cvbench/Count*2,pope"

@@ -32,7 +32,8 @@ NAMED = 3  # things of a question, in its order
 # stand in texts: tab and newline, and the blank.
 _PARTS = {"changed": 2, "bins": 4 * BINS, "rank": RANKS, **THINGS, "gap": 6, **ASKED, "aside": 2}
 _PARTS |= {"blank": 1, **{name: TOLD[name] for name in ("ahead", "number", "truth")}}
-# An option of a count says one number and counts another: rows of their own.
+# An option of a count says one number and counts another: rows of their own. One is spare: rows
+# after it stay where trained bases have them.
 _PARTS |= {"core": 2, "spare": 1, "wanted": TOLD["wanted"], "counted": TOLD["number"]}
 GAPS = ("gap", "blank", "spare")
 ROWS = sum(_PARTS.values())

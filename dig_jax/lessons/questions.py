@@ -162,7 +162,7 @@ def _times(root: str, request: str) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for word in request.split(","):
         what, _, times = word.strip().partition("*")
-        what, _, category = what.partition("/")
+        what, _, category = map(str.strip, what.partition("/"))
         for name in wanted(root, what):
             found.setdefault(name, {}).setdefault(category, int(times or 1))
     return found
@@ -176,9 +176,9 @@ def _questions(root: str, name: str, times: dict[str, int]) -> list[tuple[Questi
     questions = read_questions(root, name)[0]
     categories = [question.groups.get("category", "") for question in questions]
     if unknown := times.keys() - {"", *categories}:
-        known = ", ".join(sorted({*categories} - {""})) or "it has none"
+        known = [f"{name}/{category}" for category in sorted({*categories} - {""})] or [name]
         raise ValueError(
-            f"sft.questions={name}/{min(unknown)} is no category of {name}; use one of: {known}"
+            f"sft.questions={name}/{min(unknown)} is no category of {name}; use {', '.join(known)}"
         )
     often = [times.get(category, times.get("", 0)) for category in categories]
     return [(question, n) for question, n in zip(questions, often, strict=True) if n]

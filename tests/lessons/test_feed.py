@@ -116,8 +116,18 @@ def test_a_category_is_asked_as_often_as_it_is_told_and_alone_where_nothing_else
         assert np.all(counts >= np.where(is_count, 5, 2))
         assert (counts - np.where(is_count, 5, 2)).sum() < schools.QUESTIONS
     assert len(schools.question_lessons(cfg, questions="cvbench/Count", shapes=1)) == is_count.sum()
-    with pytest.raises(ValueError, match=r"cvbench/Cout is no category of cvbench; use one of: Co"):
+    with pytest.raises(ValueError, match=r"Cout is no category of cvbench; use cvbench/Count"):
         schools.question_lessons(cfg, questions="cvbench,cvbench/Cout")
+    with pytest.raises(ValueError, match=r"refcoco_val/Count is no category .*; use refcoco_val$"):
+        schools.question_lessons(cfg, questions="refcoco_val/Count")
+
+
+def test_a_category_of_several_words_can_be_named(cfg):
+    """VSR's are relations."""
+    questions = read_questions(cfg.sft.questions_root, "vsr")[0]
+    relation = next(q.groups["category"] for q in questions if " " in q.groups["category"])
+    lessons = schools.question_lessons(cfg, questions=f"vsr/{relation}*2", shapes=1)
+    assert len(lessons) == sum(q.groups["category"] == relation for q in questions)
 
 
 def test_refcocos_training_split_is_read_as_its_others_and_is_in_no_suite(cfg, tmp_path):
@@ -257,7 +267,7 @@ def test_nothing_is_opened_that_nothing_is_learned_from(cfg):
             "sft.questions='pope;vsr' is no list of benchmarks; write names",
         ),
         ({"questions": "pope*0"}, "is no list of benchmarks"),
-        ({"questions": "cvbench/"}, "is no list of benchmarks"),
+        ({"questions": "cvbench/ *2"}, "is no list of benchmarks"),
         ({"questions_root": "gs://b/f", "questions_per_step": 4}, "sft.questions_root.*address"),
     ],
 )
