@@ -36,7 +36,7 @@ ARMS = (
     _changed("warm", "temperature 1.2", "rollout.temperature=1.2"),
     _changed("cool", "temperature .8", "rollout.temperature=0.8"),
     _changed("sapo", "SAPO", "grpo.objective=sapo"),
-    _changed("gdpo", "GDPO", "grpo.advantage=parts"),
+    _changed("summed", "one advantage of the sum", "grpo.advantage=group"),
     _changed("tis", "truncated importance sampling", "grpo.mismatch=truncate"),
     _changed("iou_3", "IoU weighs 3", "reward.w_iou=3"),
 )

@@ -10,7 +10,7 @@ import dataclasses
 from configs import tiny_base
 from dig_jax.config import CheckpointConfig, Config
 
-STEPS = 1400
+STEPS = 1200
 
 
 def get_config() -> Config:
@@ -23,9 +23,9 @@ def get_config() -> Config:
         sft=dataclasses.replace(
             first.sft,
             questions="refcoco_val*3,vstar*3,cvbench/Count*8,cvbench*4,vsr*4,here",
-            # answers and changes at .4, what cells show at 1 as before
-            pairs_weight=0.4,
-            things_weight=2.5,
+            # answers and changes at .2, what cells show at 1 as before
+            pairs_weight=0.2,
+            things_weight=5.0,
         ),
         checkpoint=CheckpointConfig(every=100, keep=20, best=""),
     )

@@ -19,16 +19,16 @@ from dig_jax.config import (
 
 # most steps on mixed pairs alone: where fewer have three differences, a third is left out
 STAGES = (
-    Stage(until=10, weights={"single": 1.0}),
-    Stage(until=25, weights={"single": 0.3, "dual": 0.7}),
-    Stage(until=100, weights={"mixed": 1.0}),
+    Stage(until=13, weights={"single": 1.0}),
+    Stage(until=33, weights={"single": 0.3, "dual": 0.7}),
+    Stage(until=130, weights={"mixed": 1.0}),
 )
 
 
 def get_config() -> Config:
     return Config(
         name="tiny_cpu",
-        steps=100,
+        steps=130,
         pairs_per_step=16,
         run_dir="runs/tiny_cpu",
         model=ModelSource(source="assets/tiny_qwen3vl"),
@@ -39,8 +39,10 @@ def get_config() -> Config:
         ),
         # a model of 2.1 M parameters learns at a rate 300 times that of the released sizes
         optim=OptimConfig(rate=3e-4, warmup=5, schedule="linear", b2=0.98, weight_decay=0.0),
-        # eight pairs at a time: four leave more of a turn empty, all at once are no faster
-        grpo=GrpoConfig(kl_coef=0.005, accumulate=2),
+        # each part of the reward with a spread of its own (GDPO): summed first, the policy learns to
+        # leave the third box out. Eight pairs at a time: four leave more of a turn empty, all at
+        # once are no faster
+        grpo=GrpoConfig(advantage="parts", kl_coef=0.005, accumulate=2),
         curriculum=CurriculumConfig(stages=STAGES),
         # the sampled policy, which GRPO trains, not its greedy answer
         eval=EvalConfig(pairs=300, batch=50, samples=4, splits=("test_noise", "test_jitter")),

@@ -28,7 +28,7 @@ once runs/tiny_halfway dig_jax.convert export --run runs/tiny_base --step 2400 -
 once runs/tiny_matched scripts.make.base --tokenizer runs/tiny_tokenizer \
     --trained runs/tiny_halfway --out runs/tiny_matched
 "$python" -m dig_jax.sft --config configs/tiny_base_end.py
-once runs/tiny_unpolished dig_jax.convert export --run runs/tiny_base_end --step 1400 \
+once runs/tiny_unpolished dig_jax.convert export --run runs/tiny_base_end --step 1200 \
     --out runs/tiny_unpolished
 "$python" -m dig_jax.sft --config configs/tiny_base_polish.py
-once "$out" dig_jax.convert export --run runs/tiny_base_polish --step 300 --out "$out"
+once "$out" dig_jax.convert export --run runs/tiny_base_polish --step 800 --out "$out"

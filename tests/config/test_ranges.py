@@ -27,15 +27,15 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "mid_gpu": "8c55a5c523f7",
     "pod_4b": "11dd53bec745",
     "pod_8b": "601d3bf017f8",
-    "tiny_cpu": "b8478174dd2a",
-    "tiny_no_curriculum": "c5bdbb266482",
-    "tiny_no_kl": "57b381df50d7",
+    "tiny_cpu": "caa22e87b98a",
+    "tiny_no_curriculum": "3e6949e0bb2d",
+    "tiny_no_kl": "1ddc5eaa8d20",
     "mid_base": "3666cc35feea",
     "refcoco_4b": "58235f47209d",
     "tiny_base": "3da06a16f8fa",
-    "tiny_base_end": "b7ce42425078",
-    "tiny_base_polish": "f23ce344fc55",
-    "tiny_sft": "a9b7dde9e617",
+    "tiny_base_end": "cc438880b67a",
+    "tiny_base_polish": "67459ae2120f",
+    "tiny_sft": "86a606ac1cb1",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
 PLACES = {"run_dir", "data.root", "checkpoint.root", "model.source"}

@@ -96,7 +96,7 @@ def _quickstart(seed: int) -> Corpus:
         ("heldout", 300, 1, 3),
         ("single", 256, 1, 1),
         ("dual", 256, 2, 2),
-        ("mixed", 384, 1, 4),
+        ("mixed", 768, 1, 4),
     ]
     plain = _plain(seed, rows)
     apart = [
