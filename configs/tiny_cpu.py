@@ -39,7 +39,7 @@ def get_config() -> Config:
         ),
         # a model of 2.1 M parameters learns at a rate 300 times that of the released sizes
         optim=OptimConfig(rate=3e-4, warmup=5, schedule="linear", b2=0.98, weight_decay=0.0),
-        # each part of the reward with a spread of its own (GDPO): summed first, the policy learns to
+        # each part of the reward has its own spread (GDPO): from their sum the policy learns to
         # leave the third box out. Eight pairs at a time: four leave more of a turn empty, all at
         # once are no faster
         grpo=GrpoConfig(advantage="parts", kl_coef=0.005, accumulate=2),
