@@ -38,6 +38,7 @@ ARMS = (
     _changed("sapo", "SAPO", "grpo.objective=sapo"),
     _changed("summed", "one advantage of the sum", "grpo.advantage=group"),
     _changed("tis", "truncated importance sampling", "grpo.mismatch=truncate"),
+    _changed("iou_1", "IoU weighs 1", "reward.w_iou=1"),
     _changed("iou_3", "IoU weighs 3", "reward.w_iou=3"),
 )
 STUDIES = {"settings": ARMS}

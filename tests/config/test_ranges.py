@@ -27,15 +27,15 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "mid_gpu": "8c55a5c523f7",
     "pod_4b": "11dd53bec745",
     "pod_8b": "601d3bf017f8",
-    "tiny_cpu": "caa22e87b98a",
-    "tiny_no_curriculum": "3e6949e0bb2d",
-    "tiny_no_kl": "1ddc5eaa8d20",
+    "tiny_cpu": "573ef9c2fcac",
+    "tiny_no_curriculum": "534cbf9dc66d",
+    "tiny_no_kl": "b70057d24eb4",
     "mid_base": "3666cc35feea",
     "refcoco_4b": "58235f47209d",
     "tiny_base": "3da06a16f8fa",
     "tiny_base_end": "cc438880b67a",
     "tiny_base_polish": "67459ae2120f",
-    "tiny_sft": "86a606ac1cb1",
+    "tiny_sft": "2d3b5aa8a1cf",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
 PLACES = {"run_dir", "data.root", "checkpoint.root", "model.source"}
