@@ -1,4 +1,4 @@
-"""The first half of the shipped base's training: difference pairs and questions about pictures.
+"""The first of three trainings of the shipped base: difference pairs and questions about pictures.
 
 Hardware: 2 CPU cores. Time: .77 s a step. `tiny_base_end` goes on from its last step. The commands
 that make its data, its untrained start and what comes between: docs/base.md.
@@ -60,7 +60,7 @@ def get_config() -> Config:
         ),
         optim=OptimConfig(rate=1e-3, warmup=50, b2=0.98),
         curriculum=curriculum_of(STEPS),
-        # scored along the way, and chooses nothing
+        # scored along the way; chooses no checkpoint (the last training's length was)
         eval=EvalConfig(
             pairs=300,
             batch=50,

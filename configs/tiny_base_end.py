@@ -1,4 +1,4 @@
-"""The second half of the shipped base's training, once its options know which one is right.
+"""The second of three trainings of the shipped base, once its options know which one is right.
 
 Its last block starts anew as a search for that one (`scripts.make.base --trained`). What has a
 letter or two things is asked more often, and pairs weigh less: GRPO is to learn them. Hardware: 2

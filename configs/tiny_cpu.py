@@ -1,6 +1,6 @@
 """The main job on a laptop: the shipped tiny Qwen3-VL, GRPO with KL, single -> dual -> mixed.
 
-Hardware: 2 CPU cores. Time: about 7 minutes after the renders. Numbers to expect: RESULTS.md.
+Hardware: 2 CPU cores. Time: 7 to 10 minutes after the renders. Numbers to expect: RESULTS.md.
 `scripts/quickstart.sh` renders the pairs, runs this and reports.
 """
 

@@ -91,7 +91,7 @@ python -m dig_jax.convert check runs/mine/hf --run runs/mine
 python -m dig_jax.convert import --source FOLDER --out IMPORT --dtype bfloat16
 python -m dig_jax.convert check IMPORT --source FOLDER
 python -m dig_jax.ask --source FOLDER a.png b.jpg --question "What has changed?"
-python -m dig_jax.train --config configs/tiny_cpu.py --set reward.function=vlm_r1_weighted
+python -m dig_jax.train --config configs/tiny_cpu.py --set reward.function=vlm_r1_weighted --set grpo.advantage=group
 python -m dig_jax.train --config configs/tiny_cpu.py --set eval.every=10 --set eval.splits=test_novel --set eval.controls=test_same
 python -m scripts.study.compare_rewards --config configs/tiny_cpu.py
 python -m scripts.study.ablate --root runs/ablations --seeds 0 1 2 --jobs 2 --results docs/results/ablations.md

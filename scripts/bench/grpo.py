@@ -127,7 +127,7 @@ def our_side(task: Task) -> OurSide:
 
 
 def our_config(task: Task):
-    """configs/tiny_cpu.py's; where no answer ends no row is packed."""
+    """As tiny_cpu's, with one advantage of one number; where no answer ends no row is packed."""
     from dig_jax.config import (
         Config,
         GrpoConfig,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 QUESTION = "Find every difference between the two images. Answer with a JSON list of bbox_2d boxes."
 BETA, RATE = 0.005, 1e-7
-SLICE = 4  # pairs of a slice of our update, as configs/tiny_cpu.py has them
+SLICE = 4  # pairs of a slice of our update, as configs/tiny_cpu.py had them
 
 
 @dataclass(frozen=True)

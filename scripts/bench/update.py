@@ -65,7 +65,9 @@ def side(cfg: Config, boxes: list[float]) -> tuple[Callable, str, Callable]:
     )  # fmt: skip
     prompt, rng = repeat_prompt(row, cfg.pairs_per_step), np.random.default_rng(1)
     images = rng.integers(0, 256, (cfg.pairs_per_step, 2, *size, 3), np.uint8)
-    rollout, reward = made_up(cfg, boxes), rng.random((cfg.pairs_per_step, cfg.rollout.group))
+    rollout, parts = made_up(cfg, boxes), cfg.grpo.advantage == "parts"
+    each = (len(cfg.reward.parts),) if parts else ()
+    reward = rng.random((cfg.pairs_per_step, cfg.rollout.group, *each))
     plan, used = programs.plan_update(layout, rollout)
     given = (prompt, images, rollout, reward.astype(np.float32), plan)
     params = load_params(cfg.model.source, model)

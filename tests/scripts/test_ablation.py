@@ -124,9 +124,9 @@ def test_single_and_single_dual_never_draw_what_their_names_leave_out():
 
 
 def test_other_steps_keep_the_stages_shares_and_the_warm_ups():
-    short = plan.with_steps(BASE, 20)
-    assert [stage.until for stage in short.curriculum.stages] == [2, 5, 20]
-    assert (short.steps, short.optim.warmup) == (20, 1)
+    short = plan.with_steps(BASE, 26)
+    assert [stage.until for stage in short.curriculum.stages] == [3, 7, 26]
+    assert (short.steps, short.optim.warmup) == (26, 1)
     with pytest.raises(ValueError, match="--steps=2 leaves a stage of 3 without steps; use 6 or"):
         plan.with_steps(BASE, 2)
     assert plan.with_steps(BASE, 6).steps == 6

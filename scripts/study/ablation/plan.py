@@ -20,7 +20,7 @@ class Run:
     """One arm with one seed.
 
     config   what is trained
-    exam     what is evaluated: the base's reward, seed and held-out split, whatever was trained
+    exam     the full reward, the base's seed and held-out split, whatever was trained
     """
 
     arm: str
