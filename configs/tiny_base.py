@@ -60,7 +60,7 @@ def get_config() -> Config:
         ),
         optim=OptimConfig(rate=1e-3, warmup=50, b2=0.98),
         curriculum=curriculum_of(STEPS),
-        # scored along the way; chooses no checkpoint (the last training's length was)
+        # scored along the way, which chooses no checkpoint
         eval=EvalConfig(
             pairs=300,
             batch=50,

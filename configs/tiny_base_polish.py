@@ -4,7 +4,7 @@ Until then last digits weigh .2, what stands between numbers .3, and labels are 
 vocabulary that no text has: of sampled answers one in eight is no list of boxes, most of them for
 such a row in place of a digit. The rate does not fall: a base that was cooled has done itself what
 GRPO would do first, and gains less by it (docs/results/strengths.md). Hardware: 2 CPU cores. Time:
-.5 to .8 s a step. Commands: docs/base.md.
+.6 s a step. Commands: docs/base.md.
 """
 
 import dataclasses
