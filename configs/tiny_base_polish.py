@@ -2,9 +2,8 @@
 
 Until then last digits weigh .2, what stands between numbers .3, and labels are said by rows of the
 vocabulary that no text has: of sampled answers one in eight is no list of boxes, most of them for
-such a row in place of a digit. The rate does not fall: a base that was cooled has done itself what
-GRPO would do first, and gains less by it (docs/results/strengths.md). Hardware: 2 CPU cores. Time:
-.6 s a step. Commands: docs/base.md.
+such a row in place of a digit. The rate does not fall: bases that were cooled gained less by GRPO
+(docs/results/strengths.md). Hardware: 2 CPU cores. Time: .6 s a step. Commands: docs/base.md.
 """
 
 import dataclasses
@@ -26,6 +25,6 @@ def get_config() -> Config:
         "runs/tiny_unpolished",
         sft=dataclasses.replace(before.sft, pairs_weight=2.0, **FORM, **NO_LABELS),
         optim=dataclasses.replace(before.optim, warmup=10),
-        eval=dataclasses.replace(before.eval, every=100),
+        eval=dataclasses.replace(before.eval, every=STEPS),
         checkpoint=CheckpointConfig(every=100, keep=8, best=""),
     )

@@ -42,9 +42,9 @@ def get_config() -> Config:
         reward=RewardConfig(w_iou=2.0),
         # a model of 2.1 M parameters learns at a rate 300 times that of the released sizes
         optim=OptimConfig(rate=3e-4, warmup=5, schedule="linear", b2=0.98, weight_decay=0.0),
-        # each part of the reward has its own spread (GDPO): from their sum the policy learns to
-        # leave the third box out. Eight pairs at a time: four leave more of a turn empty, all at
-        # once are no faster
+        # each part of the reward has its own spread (GDPO): by their sum the count of three did
+        # not rise (docs/results/settings.md). Eight pairs at a time: four leave more of a turn
+        # empty, all at once are no faster
         grpo=GrpoConfig(advantage="parts", kl_coef=0.005, accumulate=2),
         curriculum=CurriculumConfig(stages=STAGES),
         # the sampled policy, which GRPO trains, not its greedy answer

@@ -2,8 +2,8 @@
 
 Hardware: 2 CPU cores. 450 steps took the CPU-seconds of 100 of GRPO from an early base; by what
 `learners.py` reckons, 3.4 a step, those of 130 today. Not measured since, as the numbers to expect:
-docs/results/controls.md. Plain cross-entropy, as a
-released model is tuned: --set sft.changed_weight=0 and all token weights 1.
+docs/results/controls.md. Plain cross-entropy, as a released model is tuned: --set
+sft.changed_weight=0 and all token weights 1.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A base like the shipped one from nothing: renders, questions, three trainings and what comes between them.
 #
-#   scripts/make_base.sh          reckoned: 95 minutes on 2 idle CPU cores -> runs/tiny_qwen3vl
+#   scripts/make_base.sh          reckoned: 80 to 95 minutes on 2 idle CPU cores -> runs/tiny_qwen3vl
 #   scripts/make_base.sh OUT      another new folder
 #
 # Every part is made once: after a stop the same command goes on. docs/base.md tells why so.

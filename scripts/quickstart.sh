@@ -6,7 +6,7 @@
 #   scripts/quickstart.sh --config F --run-dir D   another config, another run folder
 #
 # The environment (.venv), the renders (data/tiny) and compiled programs (.cache/jax) are made
-# once and used again (data/tiny/mixed of before 2026-12-01 has half the pairs: delete it). Every call makes a new run: runs/quickstart-1, -2, ... One that was stopped
+# once and used again. Every call makes a new run: runs/quickstart-1, -2, ... One that was stopped
 # half-way is continued instead, from its last checkpoint; to start it afresh, delete its folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

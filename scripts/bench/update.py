@@ -31,6 +31,7 @@ from dig_jax.mesh.layout import Layout
 from dig_jax.model.config import ModelConfig
 from dig_jax.model.qwen3vl import encode_prompt
 from dig_jax.sampler.rollout import Rollout
+from tpu.phases import answer_shapes
 
 
 def made_up(cfg: Config, boxes: list[float]) -> Rollout:
@@ -65,9 +66,7 @@ def side(cfg: Config, boxes: list[float]) -> tuple[Callable, str, Callable]:
     )  # fmt: skip
     prompt, rng = repeat_prompt(row, cfg.pairs_per_step), np.random.default_rng(1)
     images = rng.integers(0, 256, (cfg.pairs_per_step, 2, *size, 3), np.uint8)
-    rollout, parts = made_up(cfg, boxes), cfg.grpo.advantage == "parts"
-    each = (len(cfg.reward.parts),) if parts else ()
-    reward = rng.random((cfg.pairs_per_step, cfg.rollout.group, *each))
+    rollout, reward = made_up(cfg, boxes), rng.random(answer_shapes(layout)[1].shape)
     plan, used = programs.plan_update(layout, rollout)
     given = (prompt, images, rollout, reward.astype(np.float32), plan)
     params = load_params(cfg.model.source, model)

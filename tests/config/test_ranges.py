@@ -34,7 +34,7 @@ HASHES = {  # of the shipped files, since there is a learner to choose
     "refcoco_4b": "58235f47209d",
     "tiny_base": "3da06a16f8fa",
     "tiny_base_end": "cc438880b67a",
-    "tiny_base_polish": "67459ae2120f",
+    "tiny_base_polish": "90102bb1cc1d",
     "tiny_sft": "2d3b5aa8a1cf",
 }
 NOT_FINITE = (math.inf, -math.inf, math.nan)
